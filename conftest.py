@@ -1,0 +1,30 @@
+"""Fixtures shared by the tests of the core and of the plugins."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+VARIABLE = "AION_SAMPLE_DIR"
+
+
+@pytest.fixture(scope="session")
+def sample_dir() -> Path:
+    """The folder of real survey files; tests that need it are skipped where the variable is not set."""
+    folder = os.environ.get(VARIABLE)
+    if not folder:
+        pytest.skip(f"{VARIABLE} is not set")
+    if not Path(folder).is_dir():
+        pytest.fail(f"{VARIABLE}={folder} is not a folder")
+    return Path(folder)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A skip while the sample folder is set hides a test that should have run: the run fails."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    if os.environ.get(VARIABLE) and skipped and exitstatus == 0:
+        reporter.write_line(f"{len(skipped)} test(s) skipped although {VARIABLE} is set", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -37,7 +37,14 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 def progress(quiet: bool = False) -> Iterator[Progress]:
     """A progress display with ETA on standard error; invisible where that is not a terminal, or when quiet."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(stderr=True)
     with Progress(

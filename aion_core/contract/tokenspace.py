@@ -40,13 +40,11 @@ class TokenSpace(Frozen):
 
     @model_validator(mode="after")
     def _unique(self) -> Self:
-        for what, values in {
-            "key": [s.key for s in self.slots],
-            "provenance ID": [s.spec.provenance.id for s in self.slots],
-        }.items():
-            twice = {v for v in values if values.count(v) > 1}
-            if twice:
-                raise ValueError(f"{what} {sorted(twice)[0]!r} occurs twice in one token space")
+        keys = [slot.key for slot in self.slots]
+        ids = [str(slot.spec.provenance.id) for slot in self.slots]
+        for what, values in (("key", keys), ("provenance ID", ids)):
+            if twice := sorted({v for v in values if values.count(v) > 1}):
+                raise ValueError(f"{what} {twice[0]} occurs twice in one token space")
         return self
 
     @cached_property

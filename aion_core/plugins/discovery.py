@@ -54,7 +54,7 @@ class LoadedPlugin:
     simulators: tuple[SimulatorSpec, ...] = ()
 
 
-class _Fault(Exception):
+class _FaultError(Exception):
     def __init__(self, stage: Stage, reason: str) -> None:
         super().__init__(reason)
         self.stage: Stage = stage
@@ -82,7 +82,7 @@ def load_plugins(points: Iterable[EntryPoint] | None = None) -> tuple[list[Loade
     for point in available:
         try:
             plugins.append(_load(point))
-        except _Fault as fault:
+        except _FaultError as fault:
             failures.append(Failure(point.name, (_label(point),), fault.stage, str(fault)))
     return plugins, failures
 
@@ -103,7 +103,7 @@ def _load(point: EntryPoint) -> LoadedPlugin:
     if type(version) is not int or version not in API_VERSIONS:
         known = ", ".join(map(str, API_VERSIONS))
         hint = "upgrade aion-core" if isinstance(version, int) and version > max(API_VERSIONS) else "upgrade the plugin"
-        raise _Fault("api_version", f"api_version is {version!r}; this aion-core understands {known}: {hint}")
+        raise _FaultError("api_version", f"api_version is {version!r}; this aion-core understands {known}: {hint}")
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     _guarded("hook", lambda: manager.register(module, name=point.name))
@@ -111,7 +111,7 @@ def _load(point: EntryPoint) -> LoadedPlugin:
     modalities = tuple(_call(manager, "aion_modalities", ModalitySpec))
     readers = tuple(_call(manager, "aion_readers", ReaderSpec))
     simulators = tuple(_call(manager, "aion_simulators", SimulatorSpec))
-    _check_prefix(point.name, [m.key for m in modalities] + [r.name for r in (*readers, *simulators)])
+    _check_prefix(point.name, [*(m.key for m in modalities), *(r.name for r in readers), *(s.name for s in simulators)])
     return LoadedPlugin(
         point.name,
         _distribution(point),
@@ -129,10 +129,12 @@ T = TypeVar("T")
 def _call(manager: pluggy.PluginManager, hook: str, kind: type[T]) -> Iterator[T]:
     for returned in _guarded("hook", getattr(manager.hook, hook), hook):
         if not isinstance(returned, list | tuple):
-            raise _Fault("hook", f"{hook} returned {type(returned).__name__}, expected list[{kind.__name__}]")
+            raise _FaultError("hook", f"{hook} returned {type(returned).__name__}, expected list[{kind.__name__}]")
         for item in returned:
             if not isinstance(item, kind):
-                raise _Fault("hook", f"{hook} returned a list with {type(item).__name__}, expected {kind.__name__}")
+                raise _FaultError(
+                    "hook", f"{hook} returned a list with {type(item).__name__}, expected {kind.__name__}"
+                )
             yield item
 
 
@@ -144,13 +146,14 @@ def _guarded(stage: Stage, call: Any, what: str = "") -> Any:
         raise
     except BaseException as error:
         prefix = f"{what} raised " if what else ""
-        raise _Fault(stage, f"{prefix}{type(error).__name__}: {_first_line(error)}") from error
+        raise _FaultError(stage, f"{prefix}{type(error).__name__}: {_first_line(error)}") from error
 
 
 def _first_line(error: BaseException) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        return f"{error.title}.{'.'.join(map(str, first['loc'])) or 'value'}: {first['msg']} (got {first['input']!r:.80})"
+        where = ".".join(map(str, first["loc"])) or "value"
+        return f"{error.title}.{where}: {first['msg']} (got {str(first['input'])[:80]!r})"
     return (str(error).strip().splitlines() or ["no message"])[0][:300]
 
 
@@ -158,15 +161,13 @@ def _refuse_unknown_hooks(manager: pluggy.PluginManager, module: Any) -> None:
     hooks = {"aion_modalities", "aion_readers", "aion_simulators"}
     for name in vars(module):
         if name.startswith("aion_") and name not in hooks and manager.parse_hookimpl_opts(module, name):
-            raise _Fault("hook", f"no hook is called {name}; the hooks are {', '.join(sorted(hooks))}")
+            raise _FaultError("hook", f"no hook is called {name}; the hooks are {', '.join(sorted(hooks))}")
 
 
 def _check_prefix(plugin: str, names: Iterable[str]) -> None:
     wrong = [name for name in names if not name.startswith(f"{plugin}_")]
     if wrong:
-        raise _Fault(
-            "declaration", f"{wrong[0]!r} must begin with the plugin's name, as in '{plugin}_{wrong[0]}'"
-        )
+        raise _FaultError("declaration", f"{wrong[0]!r} must begin with the plugin's name, as in '{plugin}_{wrong[0]}'")
 
 
 def _selection() -> set[str] | None:

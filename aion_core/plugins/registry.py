@@ -122,9 +122,9 @@ def _conflicts(plugins: list[LoadedPlugin]) -> list[Failure]:
         if len(claimants) > 1:
             names = tuple(dict.fromkeys(f"{p.distribution} {p.version}" for p, _ in claimants))
             keys = tuple(dict.fromkeys(s.key for _, s in claimants))
-            plugin = " and ".join(dict.fromkeys(p.name for p, _ in claimants))
+            who = " and ".join(dict.fromkeys(p.name for p, _ in claimants))
             reason = f"{what} {value!r} is claimed {len(claimants)} times; uninstall one, or give it its own"
-            failures.append(Failure(plugin, names, "conflict", reason, keys))
+            failures.append(Failure(who, names, "conflict", reason, keys))
     return failures
 
 

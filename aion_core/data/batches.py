@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import torch
 from torch import Tensor
+
+from aion_core.contract import InputError, TokenSpace
 
 
 @dataclass(frozen=True)
@@ -58,3 +61,63 @@ class TokenBatch:
             if f.name.startswith(("input_", "target_")) and isinstance(getattr(self, f.name), Tensor)
         }
         return replace(self, **moved)
+
+
+def batch_of_tokens(
+    space: TokenSpace, inputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], check: bool = True
+) -> TokenBatch:
+    """Build the batch that asks for `targets` given `inputs`, all tokens kept, nothing masked at random.
+
+    Parameters
+    ----------
+    space
+        The model's token space.
+    inputs, targets
+        ``{key: codes}``, integer ``[B, n]`` or ``[B, *shape]``; −1 marks what an object lacks, and such places
+        become padding where they stand. Target codes only matter to a loss.
+    check
+        Whether to look for codes outside the vocabulary (which waits for the device the codes are on).
+    """
+    sides = []
+    for side in (inputs, targets):
+        by_slot = sorted((space.index(key), key) for key in side)
+        parts = [_columns(space, index, side[key], check) for index, key in by_slot]
+        sides.append([torch.cat(columns, dim=1) for columns in zip(*parts, strict=True)] if parts else None)
+    size = {len(codes) for side in (inputs, targets) for codes in side.values()}
+    if len(size) != 1:
+        raise InputError(f"Tokens of one batch must have one batch size, not {sorted(size) or 'no modality at all'}.")
+    empty = [torch.zeros((*size, 0), dtype=torch.int64)] * 3
+    (code, slot, position), (t_code, t_slot, t_position) = (side or empty for side in sides)
+    flat = t_slot.reshape(-1)
+    order = torch.argsort(torch.where(flat < 0, len(space), flat), stable=True)
+    counts = torch.bincount(flat[flat >= 0], minlength=len(space))
+    return TokenBatch(
+        input_code=code,
+        input_slot=slot,
+        input_position=position,
+        target_code=t_code,
+        target_slot=t_slot,
+        target_position=t_position,
+        target_input=torch.full_like(t_code, -1),
+        target_order=order[: int(counts.sum())],
+        target_counts=tuple(counts.tolist()),
+        input_full=bool((slot >= 0).all()),
+        target_full=bool((t_slot >= 0).all()),
+        index=torch.arange(*size),
+    )
+
+
+def _columns(space: TokenSpace, index: int, codes: Tensor, check: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes, slots and positions ``[B, n]`` of one modality; absent codes get slot −1."""
+    spec = space.slots[index].spec
+    flat = torch.as_tensor(codes).flatten(1).to(torch.int64) if codes.ndim > 1 else codes[:, None].to(torch.int64)
+    causal = spec.order == "causal"
+    if flat.shape[1] > spec.n_tokens or (flat.shape[1] < spec.n_tokens and not causal):
+        raise InputError(
+            f"{spec.key}: {flat.shape[1]} tokens an object, expected {'at most ' if causal else ''}{spec.n_tokens}."
+        )
+    if check and flat.numel() and (int(flat.min()) < -1 or int(flat.max()) >= spec.vocab_size):
+        raise InputError(f"{spec.key}: codes must be −1 (absent) or 0 … {spec.vocab_size - 1}.")
+    absent = flat < 0
+    position = torch.arange(flat.shape[1], device=flat.device).expand_as(flat)
+    return flat.clamp(min=0), torch.where(absent, -1, index), position

@@ -1,0 +1,1 @@
+"""AION plugin: source lists and redshifts as token streams."""

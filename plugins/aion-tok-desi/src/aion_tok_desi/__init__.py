@@ -1,0 +1,1 @@
+"""AION plugin: DESI spectra as token streams."""

@@ -1,0 +1,1 @@
+"""AION plugin: Gaia XP spectra, photometry and astrometry as token streams."""

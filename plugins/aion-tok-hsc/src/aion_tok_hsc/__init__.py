@@ -1,0 +1,1 @@
+"""AION plugin: Hyper Suprime-Cam images and photometry as token streams."""

@@ -1,0 +1,1 @@
+"""AION plugin: DESI Legacy Imaging Surveys images and photometry as token streams."""

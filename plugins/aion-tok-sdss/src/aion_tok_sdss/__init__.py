@@ -1,0 +1,1 @@
+"""AION plugin: SDSS spectra as token streams."""

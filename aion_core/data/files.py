@@ -1,0 +1,139 @@
+"""Which files there are, and which installed reader reads each of them."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aion_core.contract import AionError, InputError, ReaderSpec
+from aion_core.plugins import Registry, import_object
+
+if TYPE_CHECKING:
+    from aion_core.data.reader import Reader
+
+
+class NotClaimedError(InputError):
+    """No installed reader reads this file."""
+
+
+def find_files(paths: Iterable[Path | str]) -> list[Path]:
+    """Return the files that some paths stand for, sorted, each once.
+
+    A folder stands for all files below it, symbolic links followed, names that begin with a dot left out; a file
+    stands for itself, whatever its name.
+
+    Raises
+    ------
+    InputError
+        If a path does not exist.
+    """
+    found: set[Path] = set()
+    for path in map(Path, paths):
+        if path.is_dir():
+            found.update(_below(path))
+        elif path.exists():
+            found.add(path)
+        else:
+            raise InputError(f"{path}: there is no such file or folder.")
+    return sorted(found)
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Yield the visible files below a folder; a folder that links lead to twice is entered once."""
+    entered: set[tuple[int, int]] = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        status = Path(root).stat()
+        if (status.st_dev, status.st_ino) in entered:
+            folders.clear()
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        visible = (Path(root, name) for name in names if not name.startswith("."))
+        yield from (path for path in visible if path.is_file())
+
+
+def find_reader(path: Path | str, registry: Registry) -> tuple[ReaderSpec, Reader]:
+    """Return the one installed reader that claims a file.
+
+    Candidates are the readers one of whose patterns matches the file's name (in any letter case); which of them
+    it is, their `claims` decide from the content. A reader that raises there is at fault, not the file: it is
+    named in a warning, and in the error if no other reader claims the file.
+
+    Raises
+    ------
+    NotClaimedError
+        If no reader claims the file; the message names those that looked at it, or all that are installed.
+    InputError
+        If the file does not exist, is empty, or is claimed by more than one reader.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: {'this is not a file' if path.exists() else 'there is no such file'}.")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: the file is empty (0 bytes); fetch it again.")
+    candidates = [spec for spec in registry.readers if _matches(path, spec)]
+    claimants: list[tuple[ReaderSpec, Reader]] = []
+    faults: list[str] = []
+    for spec in candidates:
+        try:
+            reader: Reader = import_object(spec.reader)()
+            if reader.claims(path):
+                claimants.append((spec, reader))
+        except Exception as error:
+            faults.append(_fault(spec, registry, error))
+    if not claimants:
+        raise NotClaimedError(_nobody(path, candidates, faults, registry))
+    for fault in faults:
+        warnings.warn(fault, RuntimeWarning, stacklevel=2)
+    if len(claimants) > 1:
+        names = " and ".join(spec.name for spec, _ in claimants)
+        raise InputError(f"{path}: {names} both claim this file; AION_PLUGINS restricts which plugins are used.")
+    return claimants[0]
+
+
+def sample_files(registry: Registry) -> list[Path]:
+    """Return the real files that readers name as samples, where the packages that carry them are installed."""
+    names = dict.fromkeys(sample for spec in registry.readers for sample in spec.samples)
+    return [path for name in names if (path := _resource(name)) is not None]
+
+
+def _matches(path: Path, spec: ReaderSpec) -> bool:
+    return any(fnmatchcase(path.name.lower(), pattern.lower()) for pattern in spec.patterns)
+
+
+def _fault(spec: ReaderSpec, registry: Registry, error: Exception) -> str:
+    """Return the sentence for a reader that failed where it should have answered yes or no."""
+    plugin = next((p for p in registry.plugins if spec in p.readers), None)
+    owner = f" of {plugin.distribution} {plugin.version}" if plugin else ""
+    text = str(error) if isinstance(error, AionError) else f"{type(error).__name__}: {error}"
+    return f"The reader {spec.name}{owner} is at fault: it failed when asked whether it reads a file ({text})."
+
+
+def _nobody(path: Path, candidates: list[ReaderSpec], faults: list[str], registry: Registry) -> str:
+    if faults:
+        return f"{path}: no reader claims this file. {' '.join(faults)}"
+    if candidates:
+        asked = ", ".join(spec.name for spec in candidates)
+        return f"{path}: no installed reader recognises the content; asked: {asked}."
+    if not registry.readers:
+        return f"{path}: no reader is installed; install the survey's plugin (`aion plugins` lists what is there)."
+    known = "; ".join(f"{spec.name} ({' '.join(spec.patterns)})" for spec in registry.readers)
+    return f"{path}: no installed reader takes a file of this name; there are {known}."
+
+
+def _resource(name: str) -> Path | None:
+    """Return the file that ``package:path/inside`` names, or None where that package or file is absent.
+
+    Looked up without importing anything: importing a client package may cost seconds, or call its server.
+    """
+    package, _, inside = name.partition(":")
+    top, *below = package.split(".")
+    spec = find_spec(top)
+    folders = spec.submodule_search_locations if spec else None
+    paths = (Path(folder, *below, inside) for folder in folders or ())
+    return next((path for path in paths if path.is_file()), None)

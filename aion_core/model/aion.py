@@ -1,0 +1,219 @@
+"""The encoder–decoder transformer over a token space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aion_core.contract import AionError, TokenSpace
+from aion_core.data.batches import TokenBatch, batch_of_tokens
+from aion_core.model.config import AionConfig
+from aion_core.model.embeddings import DecoderEmbedding, EncoderEmbedding, Positions
+from aion_core.model.initialise import initialise
+from aion_core.model.layers import Block, DecoderBlock, LayerNorm
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """What the encoder makes of B objects with N tokens.
+
+    `values` ``[B, N, D]`` is the decoder's cross-attention context, ``proj(encoder output) + position + modality``;
+    `valid` ``[B, N]`` is False where an object lacks the token; `modality` ``[B, N]`` is the slot number, −1 where
+    not valid.
+    """
+
+    values: Tensor
+    valid: Tensor
+    modality: Tensor
+
+
+class AionModel(nn.Module):
+    """AION-1's transformer (paper section 3, appendix A) for any token space.
+
+    Examples
+    --------
+    >>> model = AionModel(AionConfig(dim=64, encoder_depth=1, decoder_depth=1, num_heads=4), space)  # doctest: +SKIP
+    >>> model.embed({"demo_flux_r": tokens}, pool="mean").shape                                      # doctest: +SKIP
+    torch.Size([8, 64])
+    """
+
+    slot_offset: Tensor
+    causal_row: Tensor
+    is_causal: Tensor
+
+    def __init__(self, config: AionConfig, space: TokenSpace, seed: int = 0) -> None:
+        super().__init__()
+        if not len(space):
+            raise AionError("A model needs at least one modality; its token space is empty.")
+        self.config = config
+        self.space = space
+        self.encoder_embeddings = nn.ModuleDict({s.key: EncoderEmbedding(s, config.dim) for s in space.specs()})
+        self.encoder = nn.ModuleList(Block(config) for _ in range(config.encoder_depth))
+        self.encoder_norm = LayerNorm(config.dim, config.norm_bias)
+        self.decoder_proj_context = nn.Linear(config.dim, config.dim)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, config.dim))
+        self.decoder_embeddings = nn.ModuleDict({s.key: DecoderEmbedding(s, config.dim) for s in space.specs()})
+        self.decoder = nn.ModuleList(DecoderBlock(config) for _ in range(config.decoder_depth))
+        self.decoder_norm = LayerNorm(config.dim, config.norm_bias)
+        self.positions = Positions(space, config.dim)
+        causal = [spec.order == "causal" for spec in space.specs()]
+        rows = torch.tensor([s.vocab_size if c else 0 for s, c in zip(space.specs(), causal, strict=True)])
+        self.register_buffer("slot_offset", torch.tensor(space.offsets[:-1]), persistent=False)
+        # Row 0 of the decoder's input table is the mask token; the causal vocabularies follow.
+        self.register_buffer("causal_row", 1 + rows.cumsum(0) - rows, persistent=False)
+        self.register_buffer("is_causal", torch.tensor(causal), persistent=False)
+        initialise(self, seed)
+
+    @property
+    def device(self) -> torch.device:
+        return self.mask_token.device
+
+    # -- the two halves ------------------------------------------------------------------------------------------
+
+    def encode(self, batch: TokenBatch) -> tuple[Tensor, Tensor | None]:
+        """Return the context ``[B, N, D]`` and the mask of its valid places ``[B, 1, 1, N]`` (None: all)."""
+        valid = batch.input_slot >= 0
+        slot = batch.input_slot.clamp(min=0)
+        table = torch.cat([e.token_emb.weight for e in self.encoder_embeddings.values()])
+        tokens = F.embedding(self.slot_offset[slot] + batch.input_code, table)
+        place = self._place(slot, batch.input_position)
+        mask = None
+        if not batch.input_full:
+            tokens, place = tokens * valid[..., None], place * valid[..., None]
+            # An object without any input attends to its own padding (zeros): its context then is the bias alone.
+            mask = (valid | ~valid.any(dim=1, keepdim=True))[:, None, None, :]
+        x = tokens + place
+        for block in self.encoder:
+            x = block(x, mask)
+        return self.decoder_proj_context(self.encoder_norm(x)) + place, mask
+
+    def decode(self, batch: TokenBatch, context: Tensor, context_mask: Tensor | None) -> Tensor:
+        """Return the decoder's output ``[B, M, D]`` at the target places of a batch."""
+        slot = batch.target_slot.clamp(min=0)
+        x = self._decoder_tokens(batch, slot) + self._place(slot, batch.target_position)
+        if not batch.target_full:
+            x = x * (batch.target_slot >= 0)[..., None]
+        mask = self._target_mask(batch)
+        for block in self.decoder:
+            x = block(x, context, mask, context_mask)
+        return self.decoder_norm(x)
+
+    def head_logits(self, batch: TokenBatch, decoded: Tensor) -> dict[str, Tensor]:
+        """Return ``{key: logits [T_key, V]}`` of the valid targets, in the batch's `target_order`."""
+        sorted_targets = decoded.flatten(0, 1).index_select(0, batch.target_order).split(list(batch.target_counts))
+        # One split of one table: slicing it head by head would give every slice a gradient of the whole table.
+        heads = [e.to_logits.weight for e in self.decoder_embeddings.values()]
+        weights = torch.cat(heads).split([len(h) for h in heads])
+        return {
+            key: F.linear(x, w)
+            for key, x, w in zip(self.space.keys, sorted_targets, weights, strict=True)
+            if len(x)
+        }
+
+    def _place(self, slot: Tensor, position: Tensor) -> Tensor:
+        provenance = torch.cat([e.mod_emb[0] for e in self.encoder_embeddings.values()])
+        return self.positions(slot, position) + F.embedding(slot, provenance)
+
+    def _decoder_tokens(self, batch: TokenBatch, slot: Tensor) -> Tensor:
+        causal = [e.token_emb.weight for e in self.decoder_embeddings.values() if e.token_emb is not None]
+        table = torch.cat([self.mask_token[0], *causal])
+        row = torch.where(batch.target_input >= 0, self.causal_row[slot] + batch.target_input, 0)
+        return F.embedding(row, table)
+
+    def _target_mask(self, batch: TokenBatch) -> Tensor | None:
+        """Attention within a modality only; within a causal sequence, to what precedes only."""
+        slots = [i for i, count in enumerate(batch.target_counts) if count]
+        causal = any(self.space.slots[i].spec.order == "causal" for i in slots)
+        if batch.target_full and len(slots) <= 1 and not causal:
+            return None
+        slot = batch.target_slot
+        mask = slot[:, :, None] == slot[:, None, :]
+        if causal:
+            past = torch.ones(slot.shape[1], slot.shape[1], dtype=torch.bool, device=slot.device).tril()
+            mask = mask & (past | ~self.is_causal[slot.clamp(min=0)][:, :, None])
+        return mask[:, None]
+
+    # -- what training and users call ------------------------------------------------------------------------------
+
+    def forward(self, batch: TokenBatch) -> Tensor:
+        """Return the cross-entropy sums by slot ``[S]``, in nats, over the valid targets of the batch.
+
+        Dividing by the number of targets is the caller's: the counts of one step are summed over accumulation steps
+        and ranks before they divide.
+        """
+        context, mask = self.encode(batch)
+        logits = self.head_logits(batch, self.decode(batch, context, mask))
+        codes = batch.target_code.flatten().index_select(0, batch.target_order).split(list(batch.target_counts))
+        zero = context.new_zeros((), dtype=torch.float32)
+        sums = [
+            F.cross_entropy(logits[key].float(), code, reduction="sum") if key in logits else zero
+            for key, code in zip(self.space.keys, codes, strict=True)
+        ]
+        return torch.stack(sums)
+
+    @torch.no_grad()
+    def embed(self, tokens: Mapping[str, Tensor], pool: Literal["mean"] | None = None) -> Embeddings | Tensor:
+        """Embed objects from all the tokens given; nothing is dropped.
+
+        Parameters
+        ----------
+        tokens
+            ``{key: codes}``, integer ``[B, n]`` or ``[B, *shape]``; −1 marks what an object lacks.
+        pool
+            ``"mean"`` returns ``[B, D]``, the mean over an object's valid tokens (NaN where it has none).
+        """
+        batch = batch_of_tokens(self.space, tokens, {}).to(self.device)
+        values, _ = self.encode(batch)
+        valid = batch.input_slot >= 0
+        if pool is None:
+            return Embeddings(values, valid, batch.input_slot)
+        if pool != "mean":
+            raise AionError(f"pool must be None or 'mean', not {pool!r}.")
+        return (values * valid[..., None]).sum(1) / valid.sum(1, keepdim=True)
+
+    @torch.no_grad()
+    def logits(self, tokens: Mapping[str, Tensor], targets: Sequence[str]) -> dict[str, Tensor]:
+        """Return ``{key: logits [B, n, V]}`` of all tokens of the target modalities, given `tokens`."""
+        keys = [self.space[key].key for key in targets]
+        for key in keys:
+            if self.space[key].spec.order == "causal":
+                raise AionError(f"{key} is a sequence: its tokens depend on each other and have to be generated.")
+        size = len(next(iter(tokens.values()))) if tokens else 0
+        asked = {k: torch.zeros(size, self.space[k].spec.n_tokens, dtype=torch.int64) for k in keys}
+        batch = batch_of_tokens(self.space, tokens, asked).to(self.device)
+        decoded = self.decode(batch, *self.encode(batch))
+        logits = self.head_logits(batch, decoded)
+        shapes = {key: (size, self.space[key].spec.n_tokens, self.space[key].spec.vocab_size) for key in keys}
+        return {key: logits[key].view(shapes[key]) if size else decoded.new_zeros(shapes[key]) for key in keys}
+
+    def posterior(self, tokens: Mapping[str, Tensor], key: str) -> Tensor:
+        """Return the probabilities of a modality's codes: ``[B, V]`` for a scalar, else ``[B, n, V]``.
+
+        For a scalar this is the posterior of its value, binned by the codebook (paper, section 5).
+        """
+        name = self.space[key].key
+        probabilities = self.logits(tokens, [name])[name].float().softmax(-1)
+        return probabilities[:, 0] if self.space[name].spec.n_tokens == 1 else probabilities
+
+    # -- files -------------------------------------------------------------------------------------------------------
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write ``config.json``, ``model.safetensors`` and ``manifest.json`` into a folder."""
+        from aion_core.model.files import save_model
+
+        save_model(self, Path(folder))
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, revision: str | None = None, local_files_only: bool = False
+    ) -> AionModel:
+        """Load a model from a folder or a Hub repository; needs none of the plugins that gave its modalities."""
+        from aion_core.model.files import load_model
+
+        return load_model(source, revision, local_files_only)

@@ -1,0 +1,122 @@
+"""Transformer blocks. Module names follow the release, so that its weights load without a table of names."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aion_core.model.config import AionConfig
+
+NORM_EPS = 1e-6
+
+
+class LayerNorm(nn.Module):
+    """Layer norm over the last axis, with or without a bias."""
+
+    def __init__(self, dim: int, bias: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, NORM_EPS)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with optional normalisation of queries and keys (QK-norm)."""
+
+    def __init__(self, config: AionConfig) -> None:
+        super().__init__()
+        self.heads = config.num_heads
+        self.qkv = nn.Linear(config.dim, 3 * config.dim, bias=config.qkv_bias)
+        self.proj = nn.Linear(config.dim, config.dim, bias=config.proj_bias)
+        self.q_norm, self.k_norm = _qk_norms(config)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """``x [B, N, D]``; mask True = may attend, broadcast to ``[B, H, N, N]``, None = all. Returns ``[B, N, D]``."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(2)
+        return self.proj(_attend(self.q_norm(q), self.k_norm(k), v, mask))
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of queries ``[B, M, D]`` to a context ``[B, N, D]``."""
+
+    def __init__(self, config: AionConfig) -> None:
+        super().__init__()
+        self.heads = config.num_heads
+        self.q = nn.Linear(config.dim, config.dim, bias=config.qkv_bias)
+        self.kv = nn.Linear(config.dim, 2 * config.dim, bias=config.qkv_bias)
+        self.proj = nn.Linear(config.dim, config.dim, bias=config.proj_bias)
+        self.q_norm, self.k_norm = _qk_norms(config)
+
+    def forward(self, x: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
+        """Mask True = may attend, broadcast to ``[B, H, M, N]``. Returns ``[B, M, D]``."""
+        q = self.q(x).unflatten(-1, (self.heads, -1))
+        k, v = self.kv(context).unflatten(-1, (2, self.heads, -1)).unbind(2)
+        return self.proj(_attend(self.q_norm(q), self.k_norm(k), v, mask))
+
+
+class Mlp(nn.Module):
+    """Feed-forward layer, gated (SwiGLU) or plain."""
+
+    def __init__(self, config: AionConfig) -> None:
+        super().__init__()
+        hidden, bias = config.mlp_hidden, config.mlp_bias
+        self.act = F.silu if config.act_layer == "SiLU" else F.gelu
+        self.fc1 = nn.Linear(config.dim, hidden, bias=bias)
+        self.fc2 = nn.Linear(hidden, config.dim, bias=bias)
+        self.fc3 = nn.Linear(config.dim, hidden, bias=bias) if config.gated_mlp else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.act(self.fc1(x))
+        return self.fc2(hidden if self.fc3 is None else hidden * self.fc3(x))
+
+
+class Block(nn.Module):
+    """Pre-norm encoder block."""
+
+    def __init__(self, config: AionConfig) -> None:
+        super().__init__()
+        self.norm1 = LayerNorm(config.dim, config.norm_bias)
+        self.attn = Attention(config)
+        self.norm2 = LayerNorm(config.dim, config.norm_bias)
+        self.mlp = Mlp(config)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        x = x + self.attn(self.norm1(x), mask)
+        return x + self.mlp(self.norm2(x))
+
+
+class DecoderBlock(nn.Module):
+    """Pre-norm decoder block: self-attention, cross-attention to the context, feed-forward."""
+
+    def __init__(self, config: AionConfig) -> None:
+        super().__init__()
+        self.norm1 = LayerNorm(config.dim, config.norm_bias)
+        self.self_attn = Attention(config)
+        self.query_norm = LayerNorm(config.dim, config.norm_bias)
+        self.context_norm = LayerNorm(config.dim, config.norm_bias)
+        self.cross_attn = CrossAttention(config)
+        self.norm2 = LayerNorm(config.dim, config.norm_bias)
+        self.mlp = Mlp(config)
+
+    def forward(self, x: Tensor, context: Tensor, self_mask: Tensor | None, cross_mask: Tensor | None) -> Tensor:
+        x = x + self.self_attn(self.norm1(x), self_mask)
+        x = x + self.cross_attn(self.query_norm(x), self.context_norm(context), cross_mask)
+        return x + self.mlp(self.norm2(x))
+
+
+def _qk_norms(config: AionConfig) -> tuple[nn.Module, nn.Module]:
+    if not config.qk_norm:
+        return nn.Identity(), nn.Identity()
+    head = config.dim // config.num_heads
+    return LayerNorm(head, config.norm_bias), LayerNorm(head, config.norm_bias)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention of ``[B, N, H, d]`` queries, keys and values; returns ``[B, N, H·d]``."""
+    # Under autocast the norms return float32 while v is in bfloat16; attention wants one type.
+    q, k = q.to(v.dtype), k.to(v.dtype)
+    out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask)
+    return out.transpose(1, 2).flatten(2)

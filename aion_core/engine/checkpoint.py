@@ -1,0 +1,98 @@
+"""Checkpoints: a folder a step, visible only when whole, the last few kept, everything in safetensors and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aion_core.contract import InputError
+from aion_core.files import read_json, read_safetensors, replacing, write_json, write_safetensors
+
+PREFIX = "step-"
+OPTIMIZER, STATE = "optimizer.safetensors", "state.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint on disk."""
+
+    folder: Path
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps done when it was written."""
+        return int(self.folder.name.removeprefix(PREFIX))
+
+    def state(self) -> dict[str, Any]:
+        """Return the JSON state of the training loop."""
+        state: dict[str, Any] = read_json(self.folder / STATE)
+        return state
+
+    def load_optimizer(self, optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+        """Restore the optimiser's state in place, matched by parameter name."""
+        tensors, _ = read_safetensors(self.folder / OPTIMIZER)
+        entries: dict[str, dict[str, Tensor]] = {}
+        for path, tensor in tensors.items():
+            name, _, entry = path.rpartition("/")
+            entries.setdefault(name, {})[entry] = tensor
+        for name, parameter in model.named_parameters():
+            if name in entries:
+                optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in entries.pop(name).items()}
+        if entries:
+            raise InputError(f"{self.folder / OPTIMIZER} has {next(iter(entries))}, which the model lacks.")
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of one run, under ``<run>/checkpoints``."""
+
+    folder: Path
+
+    def all(self) -> list[Checkpoint]:
+        """Return the complete checkpoints, oldest first (incomplete ones have a temporary name)."""
+        found = self.folder.glob(f"{PREFIX}*") if self.folder.is_dir() else []
+        return sorted((Checkpoint(path) for path in found if path.is_dir()), key=lambda c: c.step)
+
+    def latest(self) -> Checkpoint | None:
+        """Return the newest complete checkpoint."""
+        return (self.all() or [None])[-1]
+
+    def save(
+        self,
+        step: int,
+        model: nn.Module,
+        write_model: Callable[[Path], None],
+        optimizer: torch.optim.Optimizer,
+        state: Mapping[str, Any],
+        keep: int,
+    ) -> Checkpoint:
+        """Write a checkpoint under a temporary name, rename it, then remove all but the last `keep`.
+
+        `write_model` puts the model's own files into the folder, so that a checkpoint is a loadable model as well.
+        """
+        for torn in self.folder.glob(f".{PREFIX}*.tmp"):  # left behind by a process that was killed while saving
+            rmtree(torn)
+        path = self.folder / f"{PREFIX}{step:08d}"
+        with replacing(path) as temporary:
+            temporary.mkdir(parents=True)
+            write_model(temporary)
+            write_safetensors(temporary / OPTIMIZER, optimizer_tensors(optimizer, model))
+            write_json(temporary / STATE, state)
+        for old in self.all()[:-keep]:
+            rmtree(old.folder)
+        return Checkpoint(path)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """Return the optimiser's state as ``{parameter name/entry: tensor}``."""
+    return {
+        f"{name}/{entry}": value
+        for name, parameter in model.named_parameters()
+        for entry, value in optimizer.state.get(parameter, {}).items()
+    }

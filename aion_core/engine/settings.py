@@ -1,0 +1,40 @@
+"""Settings that both trainings have; frozen, and strict about names."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Settings(BaseModel):
+    """A frozen section of a configuration file; an unknown name is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class OptimizerSettings(Settings):
+    """AdamW with linear warm-up and cosine decay; defaults are the paper's (REFERENCE section 3)."""
+
+    lr: float = Field(default=2e-4, gt=0, description="peak learning rate")
+    final_lr: float = Field(default=0.0, ge=0, description="learning rate at the last step")
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0, description="of weight matrices; embeddings and norms have none")
+    warmup_steps: int = Field(default=0, ge=0)
+    steps: int = Field(ge=1, description="optimiser steps of the whole run")
+    clip_norm: float | None = Field(default=1.0, gt=0, description="largest gradient norm; none: no clipping")
+    max_skipped: int = Field(default=10, ge=1, description="non-finite steps in a row before the run is given up")
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> Self:
+        if self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps {self.warmup_steps} must be below steps {self.steps}")
+        return self
+
+
+class CheckpointSettings(Settings):
+    """When checkpoints are written, and how many are kept."""
+
+    every: int = Field(default=1000, ge=1, description="steps")
+    keep: int = Field(default=3, ge=1, description="latest checkpoints that stay")

@@ -1,0 +1,183 @@
+"""The configuration of a training run: TOML in, frozen and validated once.
+
+TOML, because YAML reads ``1e-4`` as a string.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from aion_core.contract import AionError, did_you_mean
+from aion_core.data.masking import MaskingConfig
+from aion_core.engine.settings import CheckpointSettings, OptimizerSettings, Settings
+from aion_core.model.config import PRESETS, AionConfig
+
+
+class RunSettings(Settings):
+    """Where the run lives, and what it runs on."""
+
+    folder: Path
+    seed: int = Field(default=0, ge=0)
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1 …")
+    precision: Literal["bf16", "fp32"] = "bf16"
+    log_every: int = Field(default=10, ge=1, description="steps between lines of metrics.jsonl")
+
+
+class Source(Settings):
+    """Token stores that are sampled as one: files, or folders of them."""
+
+    stores: tuple[Path, ...] = Field(min_length=1)
+    weight: float = Field(default=1.0, gt=0, description="share of the samples, relative to other sources")
+
+
+class DataSettings(Settings):
+    """What is trained on, and what is held out."""
+
+    train: tuple[Source, ...] = Field(min_length=1)
+    validation: tuple[Path, ...] = Field(default=(), description="stores to evaluate on; default: those of `train`")
+    modalities: tuple[str, ...] | None = Field(default=None, description="default: all that the stores have")
+    batch_size: int = Field(default=64, ge=1, description="samples per forward pass")
+    accumulate: int = Field(default=1, ge=1, description="forward passes per optimiser step")
+    validation_fraction: float = Field(default=0.1, ge=0, lt=1, description="share of sky cells held out")
+    validation_order: int = Field(default=8, ge=0, le=29, description="HEALPix order of the cells; 8 is 14 arcmin")
+    accept_fingerprints: tuple[str, ...] = Field(default=(), description="keys whose other fingerprint is intended")
+
+
+class ModelSettings(Settings):
+    """A preset of the paper, with fields of `AionConfig` to override it."""
+
+    preset: str | None = None
+    config: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _collect(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "config" in values:
+            return values
+        return {"preset": values.get("preset"), "config": {k: v for k, v in values.items() if k != "preset"}}
+
+    @model_validator(mode="after")
+    def _builds(self) -> Self:
+        if self.preset is not None and self.preset not in PRESETS:
+            raise ValueError(f"no preset {self.preset!r} ({', '.join(PRESETS)}).{did_you_mean(self.preset, PRESETS)}")
+        try:
+            self.build()
+        except ValidationError as error:
+            raise ValueError(_sentence(error, AionConfig).removesuffix(".")) from None
+        return self
+
+    def build(self) -> AionConfig:
+        """Return the model's configuration."""
+        return AionConfig(**{**PRESETS.get(self.preset or "", {}), **self.config})
+
+
+class LossSettings(Settings):
+    """How the modalities' cross-entropies are weighed against each other (REFERENCE section 3)."""
+
+    by: Literal["modality", "token"] = "modality"
+    weights: dict[str, float] = Field(default_factory=dict, description="key: weight; 1 where not named")
+
+
+class Conditional(Settings):
+    """A held-out loss to report: one modality predicted from some others."""
+
+    target: str
+    given: tuple[str, ...] = Field(min_length=1)
+
+
+class EvaluateSettings(Settings):
+    """Held-out losses, on sky cells that training never sees."""
+
+    every: int = Field(default=1000, ge=1, description="steps")
+    samples: int = Field(default=2048, ge=1, description="held-out objects, at most")
+    conditional: tuple[Conditional, ...] = ()
+
+
+class TrainConfig(Settings):
+    """A whole training run.
+
+    Examples
+    --------
+    >>> config = TrainConfig.model_validate({
+    ...     "run": {"folder": "runs/first"}, "data": {"train": [{"stores": ["stores"]}]},
+    ...     "optimizer": {"steps": 100}, "model": {"preset": "aion-b"}})
+    >>> config.masking.input_budget
+    256
+    """
+
+    run: RunSettings
+    data: DataSettings
+    model: ModelSettings = ModelSettings(preset="aion-b")
+    masking: MaskingConfig = MaskingConfig()
+    loss: LossSettings = LossSettings()
+    optimizer: OptimizerSettings
+    evaluate: EvaluateSettings = EvaluateSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+
+    @classmethod
+    def from_toml(cls, path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+        """Read a TOML file and apply overrides such as ``optimizer.lr=1e-4``; relative paths are the caller's."""
+        try:
+            values = tomllib.loads(Path(path).read_text())
+        except (OSError, UnicodeDecodeError) as error:
+            raise AionError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+        except tomllib.TOMLDecodeError as error:
+            raise AionError(f"{path} is not valid TOML: {error}.") from None
+        for override in overrides:
+            _set(values, override)
+        return cls.parse(values, str(path))
+
+    @classmethod
+    def parse(cls, values: Any, where: str = "the configuration") -> TrainConfig:
+        """Validate a dictionary; the first fault is an `AionError` of one sentence."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise AionError(f"{where}: {_sentence(error, cls)}") from None
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    """Apply ``a.b=value``; the value is TOML, or a bare word taken as a string."""
+    path, equals, text = override.partition("=")
+    names = path.strip().split(".")
+    if not equals or not all(names):
+        raise AionError(f"--set {override!r}: expected NAME.NAME=VALUE, for example optimizer.lr=1e-4.")
+    try:
+        value = tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    for name in names[:-1]:
+        inner = values.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise AionError(f"--set {override!r}: {name} is not a section.")
+        values = inner
+    values[names[-1]] = value
+
+
+def _sentence(error: ValidationError, root: type[BaseModel]) -> str:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(root, first["loc"][:-1])
+        return f"there is no setting {place!r}.{did_you_mean(str(first['loc'][-1]), known)}"
+    if first["type"] == "missing":
+        return f"the setting {place!r} is missing."
+    return f"{place}: {first['msg'].removeprefix('Value error, ')} (found {str(first['input'])[:60]!r})."
+
+
+def _fields_at(root: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """Names of the settings in the section that `path` leads to."""
+    model: Any = root
+    for part in path:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
+        model = next((a for a in (annotation, *getattr(annotation, "__args__", ())) if hasattr(a, "model_fields")), None)
+        if model is None:
+            return []
+    return list(model.model_fields)

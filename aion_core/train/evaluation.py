@@ -1,0 +1,135 @@
+"""Held-out losses: by modality under the training's own masking, and of one modality given others.
+
+Beside each stands the *unconditional entropy*: what the best model that ignores its input would score, that is
+the cross-entropy of the held-out tokens under the training tokens' frequencies. A model has learned something about a
+modality when its loss is below that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from aion_core.contract import AionError
+from aion_core.data.batches import TokenBatch, batch_of_tokens
+from aion_core.data.store import TokenStore
+from aion_core.model import AionModel
+
+#: Objects whose tokens estimate a modality's frequencies, at most, from each store.
+FREQUENCY_ROWS = 200_000
+#: Objects that go through the model at once in conditional evaluation.
+CONDITIONAL_BATCH = 256
+
+Rows = npt.NDArray[np.int64]
+#: The objects of some stores, each with the row numbers that count.
+Selection = Sequence[tuple[TokenStore, Rows]]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """One held-out loss, in nats per token, beside the entropy that ignoring the input would give."""
+
+    target: str
+    given: tuple[str, ...] | None
+    loss: float
+    entropy: float
+    targets: int
+
+    def asdict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@torch.no_grad()
+def masked_losses(
+    model: AionModel, batches: Iterable[TokenBatch], entropies: dict[str, float], autocast: Any
+) -> list[HeldOut]:
+    """Return the held-out loss of every modality that is a target in some batch, under random masking."""
+    sums = torch.zeros(len(model.space), dtype=torch.float64)
+    counts = torch.zeros(len(model.space), dtype=torch.int64)
+    for batch in batches:
+        with autocast():
+            sums += model(batch.to(model.device)).double().cpu()
+        counts += torch.tensor(batch.target_counts)
+    return [
+        HeldOut(key, None, float(sums[i] / counts[i]), entropies[key], int(counts[i]))
+        for i, key in enumerate(model.space.keys)
+        if counts[i] and key in entropies
+    ]
+
+
+@torch.no_grad()
+def conditional_loss(
+    model: AionModel, selection: Selection, target: str, given: Sequence[str], entropy: float, autocast: Any
+) -> HeldOut | None:
+    """Return the held-out loss of one modality given all tokens of some others; None where no object has them."""
+    names = [model.space[key].key for key in given]
+    goal = model.space[target].key
+    total, count = 0.0, 0
+    for tokens in _complete_objects(selection, [*names, goal]):
+        codes = {key: torch.from_numpy(value) for key, value in tokens.items()}
+        batch = batch_of_tokens(model.space, {k: codes[k] for k in names}, {goal: codes[goal]}, check=False)
+        with autocast():
+            total += float(model(batch.to(model.device)).sum())
+        count += sum(batch.target_counts)
+    return HeldOut(goal, tuple(names), total / count, entropy, count) if count else None
+
+
+def _complete_objects(selection: Selection, keys: list[str]) -> Iterator[dict[str, Rows]]:
+    for store, rows in selection:
+        if not all(key in store.space for key in keys):
+            continue
+        for start in range(0, len(rows), CONDITIONAL_BATCH):
+            tokens = store.tokens(rows[start : start + CONDITIONAL_BATCH], keys)
+            whole = np.logical_and.reduce([(codes >= 0).any(1) for codes in tokens.values()])
+            if whole.any():
+                yield {key: codes[whole] for key, codes in tokens.items()}
+
+
+def code_counts(selection: Selection, key: str, vocab_size: int) -> Rows:
+    """Return how often each code of a modality occurs, int64 ``[V]``."""
+    counts = np.zeros(vocab_size, np.int64)
+    for store, rows in selection:
+        if key in store.space:
+            for start in range(0, min(len(rows), FREQUENCY_ROWS), 4096):
+                codes = store.tokens(rows[start : start + 4096], [key])[key]
+                counts += np.bincount(codes[codes >= 0], minlength=vocab_size)
+    return counts
+
+
+def unconditional_entropy(train: Rows, held_out: Rows) -> float:
+    """Return the lower of two estimates of a modality's entropy, in nats per token.
+
+    One is the cross-entropy of the held-out codes under the training frequencies (one added to each count, so that an
+    unseen code costs a finite number); the other the entropy of the training frequencies themselves. Taking the lower
+    makes it the harder mark to beat.
+    """
+    if not train.sum() or not held_out.sum():
+        raise AionError("an entropy needs tokens on both sides of the split")
+    smooth = np.log((train + 1) / (train.sum() + len(train)))
+    observed = train[train > 0] / train.sum()
+    return float(min(-(held_out * smooth).sum() / held_out.sum(), -(observed * np.log(observed)).sum()))
+
+
+def perplexity(counts: Rows) -> float:
+    """Return the effective number of codes in use: the exponential of the entropy of their frequencies."""
+    share = counts[counts > 0] / max(1, counts.sum())
+    return float(np.exp(-(share * np.log(share)).sum())) if len(share) else 0.0
+
+
+def modality_loss(sums: Tensor, counts: Sequence[int], weights: Tensor, by: str) -> Tensor:
+    """Return the training loss of a step from cross-entropy sums ``[S]`` and total target counts by slot.
+
+    By modality: the weighted mean over the modalities present of each one's mean cross-entropy (the release's
+    ``loss_type: mod``). By token: the weighted mean over tokens.
+    """
+    total = torch.tensor(counts, dtype=sums.dtype).to(sums.device, non_blocking=True)
+    present = weights * (total > 0)
+    if by == "token":
+        return (sums * weights).sum() / (total * weights).sum().clamp(min=1e-12)
+    return (sums * present / total.clamp(min=1)).sum() / present.sum().clamp(min=1e-12)

@@ -1,14 +1,19 @@
 """Reading native survey files: the base class of plugin readers, and what they yield.
 
 Units, zero points, mask polarity, wavelength order and byte order are normalised in readers and nowhere else.
+`fits_columns` and `fits_rows` do the last of these for FITS tables, which most readers meet.
 """
 
 from __future__ import annotations
 
+import gzip
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +46,8 @@ class ObservationBatch:
         size = len(self.object_id)
         if self.ra.shape != (size,) or self.dec.shape != (size,):
             raise InputError(f"ra {self.ra.shape} and dec {self.dec.shape} must both have shape ({size},)")
+        if np.isinf(self.ra).any() or (np.abs(self.dec) > 90).any():
+            raise InputError("ra must be finite or NaN, and dec NaN or in −90 … 90 degrees")
         for key, (observation, rows) in self.data.items():
             if len(observation) != len(rows):
                 raise InputError(f"{key}: {len(observation)} observations, but {len(rows)} rows")
@@ -65,3 +72,113 @@ class Reader(ABC):
     @abstractmethod
     def read(self, path: Path, batch_size: int) -> Iterator[ObservationBatch]:
         """Yield the file's objects in batches, with memory that does not grow with the file."""
+
+
+def fits_columns(path: Path) -> dict[str, str] | None:
+    """Return ``{lower-case name: name}`` of the columns of a file's first table; None if it has no readable one."""
+    if not _is_fits(path):
+        return None
+    try:
+        with _first_table(path) as table:
+            return {name.lower(): name for name in reversed(table.columns.names)}
+    except InputError:
+        return None
+
+
+def fits_rows(path: Path, names: Collection[str], batch_size: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """Yield some columns of a FITS file's first table, a slice of its rows at a time.
+
+    Parameters
+    ----------
+    path
+        The file; what is not compressed is memory-mapped, so that memory does not grow with it.
+    names
+        Lower-case names of the columns wanted. Those that the table lacks are left out.
+    batch_size
+        Rows of a slice; the last one may be shorter.
+
+    Yields
+    ------
+    dict
+        ``{lower-case name: array [rows, ...]}``, copies in native byte order, scaling applied; strings without
+        padding. A variable-length column is an object array of 1-D arrays.
+
+    Raises
+    ------
+    InputError
+        If the file is cut short or damaged; the message says where.
+    """
+    with _first_table(path) as table:
+        _check_length(path, table)
+        present = {name.lower(): name for name in reversed(table.columns.names) if name.lower() in names}
+        for start in range(0, table.header["NAXIS2"], batch_size):
+            try:
+                rows = table.data[start : start + batch_size]
+                yield {lower: _native(rows[name]) for lower, name in present.items()}
+            except (OSError, ValueError, TypeError, IndexError, EOFError) as error:
+                raise InputError(
+                    f"{path}: rows {start} … {start + batch_size - 1} of the table are damaged ({error})."
+                ) from error
+
+
+def _is_fits(path: Path) -> bool:
+    try:
+        with gzip.open(path) if _compressed(path) else path.open("rb") as file:
+            return file.read(6) == b"SIMPLE"
+    except (OSError, EOFError):
+        return False
+
+
+@contextmanager
+def _first_table(path: Path) -> Iterator[Any]:
+    """Yield the first table HDU of a FITS file."""
+    from astropy.io import fits
+
+    hdus = _open(path)
+    with hdus:
+        tables = (h for h in hdus if isinstance(h, fits.BinTableHDU | fits.TableHDU))
+        table = next((h for h in tables if not isinstance(h, fits.CompImageHDU)), None)
+        if table is None:
+            raise InputError(f"{path}: this FITS file has no table.")
+        yield table
+
+
+def _check_length(path: Path, table: Any) -> None:
+    info, size = table.fileinfo(), path.stat().st_size
+    end = info["datLoc"] + info["datSpan"]
+    if size < end and not _compressed(path):
+        raise InputError(f"{path}: the file is cut short ({size} bytes, its table ends at {end}); fetch it again.")
+
+
+def _open(path: Path) -> Any:
+    """Return the file's HDUs, all headers read."""
+    from astropy.io import fits
+    from astropy.utils.exceptions import AstropyWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AstropyWarning)  # astropy only warns where a file is cut short; we refuse
+        hdus = None
+        try:
+            hdus = fits.open(path, mode="readonly", memmap=True)
+            hdus.readall()
+        except (OSError, EOFError, ValueError, TypeError, LookupError, fits.VerifyError) as error:
+            if hdus is not None:
+                hdus.close()
+            raise InputError(f"{path}: not a readable FITS file ({error}).") from error
+        return hdus
+
+
+def _compressed(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def _native(column: Any) -> npt.NDArray[Any]:
+    """Return a copy of a FITS column in native byte order."""
+    array = np.asarray(column)
+    if array.dtype.kind == "O":
+        items = np.empty(len(array), object)
+        for i, item in enumerate(array):
+            items[i] = _native(item)
+        return items
+    return array.astype(array.dtype.newbyteorder("="))

@@ -1,0 +1,95 @@
+"""Look into a checkpoint or a released model: its size, its training, and its token space.
+
+PATH is a checkpoint, a model folder, or a run folder (then its latest checkpoint is meant). None of the plugins that
+the model was trained with need to be installed; those that are missing are named.
+
+example:
+  aion checkpoint inspect runs/first
+  aion checkpoint inspect runs/first/checkpoints/step-00001000 --json
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from aion_core.cli.console import print_json, print_table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``aion checkpoint``."""
+    verbs = parser.add_subparsers(dest="action", required=True, metavar="inspect")
+    inspect = verbs.add_parser("inspect", help="show what a checkpoint holds", allow_abbrev=False)
+    inspect.add_argument("path", type=Path, metavar="PATH")
+    inspect.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show a checkpoint."""
+    found = describe(args.path)
+    if args.json:
+        print_json(found)
+        return 0
+    facts = {k: v for k, v in found.items() if k not in ("modalities", "config", "parameters")}
+    facts |= {f"parameters: {k}": f"{v:,}" for k, v in found["parameters"].items()}
+    facts |= {f"config: {k}": v for k, v in found["config"].items()}
+    print_table("", ("checkpoint", str(found["path"])), list(facts.items()))
+    rows = [
+        (m["key"], m["kind"], m["quantity"], m["vocab_size"], m["shape"], m["plugin"], m["here"], m["fingerprint"][:12])
+        for m in found["modalities"]
+    ]
+    columns = ("modality", "kind", "quantity", ">vocabulary", "shape", "given by", "installed here", "fingerprint")
+    print_table("Token space", columns, rows)
+    return 0
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint holds, as JSON-serialisable facts; reads headers only, never the weights."""
+    from aion_core.engine import Checkpoints
+    from aion_core.files import read_json, tensor_shapes
+    from aion_core.model.files import CONFIG, WEIGHTS, read_space
+    from aion_core.plugins import load_registry
+
+    latest = Checkpoints(path / "checkpoints").latest()
+    folder = latest.folder if latest else path
+    space, registry = read_space(folder), load_registry()
+    shapes = tensor_shapes(folder / WEIGHTS)
+    state = read_json(folder / "state.json") if (folder / "state.json").exists() else {}
+    return {
+        "path": str(folder),
+        "step": state.get("step"),
+        "samples": state.get("index"),
+        "parameters": _parameters(shapes),
+        "config": {k: v for k, v in read_json(folder / CONFIG).items() if not k.startswith("domains_")},
+        "modalities": [
+            {
+                "key": slot.key,
+                "upstream_key": slot.spec.upstream_key,
+                "kind": slot.spec.kind,
+                "quantity": slot.spec.quantity,
+                "vocab_size": slot.spec.vocab_size,
+                "shape": list(slot.spec.shape),
+                "provenance_id": slot.spec.provenance.id,
+                "fingerprint": slot.fingerprint or "unknown",
+                "plugin": f"{slot.distribution or 'unknown'} {slot.version or ''}".strip(),
+                "here": "yes" if slot.key in registry.modalities else f"no: pip install {slot.distribution or '?'}",
+            }
+            for slot in space.slots
+        ],
+    }
+
+
+def _parameters(shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
+    from math import prod
+
+    groups = {"encoder": 0, "decoder": 0, "embeddings": 0, "heads": 0}
+    for name, shape in shapes.items():
+        if "to_logits" in name:
+            group = "heads"
+        elif "_embeddings." in name or name == "mask_token":
+            group = "embeddings"
+        else:
+            group = "encoder" if name.startswith("encoder") else "decoder"
+        groups[group] += prod(shape)
+    return {**groups, "total": sum(groups.values())}

@@ -1,0 +1,298 @@
+"""The training loop: batches in, checkpoints and metrics out, exact on resume."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aion_core.contract import AionError
+from aion_core.data.batches import TokenBatch
+from aion_core.data.masking import MaskingConfig
+from aion_core.engine import Checkpoint, Checkpoints, MetricsLog, StopFlag, build_optimizer, learning_rate
+from aion_core.files import write_json
+from aion_core.model import AionModel
+from aion_core.model.files import load_weights, read_space, save_model
+from aion_core.model.flops import training_flops
+from aion_core.train.config import TrainConfig
+from aion_core.train.data import TrainingData
+from aion_core.train.evaluation import HeldOut, conditional_loss, masked_losses, modality_loss
+
+#: Settings that may differ between the two halves of a resumed run: they do not touch the parameters.
+FREE_TO_CHANGE = ("evaluate", "checkpoint", "run.log_every")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a display is told after a step."""
+
+    step: int
+    steps: int
+    loss: float
+    lr: float
+    tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call of `Trainer.run` ended."""
+
+    step: int
+    finished: bool
+    stopped_by: str | None
+    held_out: tuple[HeldOut, ...]
+    folder: Path
+
+
+class Trainer:
+    """Trains one model as a `TrainConfig` says; continues where the run folder's last checkpoint stands.
+
+    Parameters
+    ----------
+    config
+        The validated configuration.
+    on_step
+        Called after each optimiser step, for a display.
+
+    Examples
+    --------
+    >>> Trainer(TrainConfig.from_toml("train.toml")).run()  # doctest: +SKIP
+    """
+
+    def __init__(self, config: TrainConfig, on_step: Callable[[Progress], None] = lambda progress: None) -> None:
+        self.config = config
+        self.on_step = on_step
+        self.folder = config.run.folder
+        self.device = _device(config.run.device)
+        self.data = TrainingData(config.data, config.masking, config.run.seed)
+        self.checkpoints = Checkpoints(self.folder / "checkpoints")
+        self.metrics = MetricsLog(self.folder / "metrics.jsonl")
+        latest = self.checkpoints.latest()
+        if latest:
+            self._check_resumable(latest)
+        self.model = AionModel(config.model.build(), self.data.space, config.run.seed).to(self.device)
+        self.optimizer = build_optimizer(self.model, config.optimizer, decays=_decays)
+        self.weights = self._loss_weights()
+        self.step, self.index, self.skipped = 0, 0, 0
+        if latest:
+            self._restore(latest)
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    def run(self) -> Outcome:
+        """Train until the last step, or until a signal asks to stop; either way the last step done is saved."""
+        self._open_folder()
+        settings = self.config.optimizer
+        held_out: tuple[HeldOut, ...] = ()
+        with StopFlag() as stop:
+            stream = self.data.batches(self.index)
+            while self.step < settings.steps and not stop.raised:
+                waited = perf_counter()
+                micro = [next(stream) for _ in range(self.config.data.accumulate)]
+                self._train_step(micro, perf_counter() - waited)
+                last = self.step == settings.steps
+                if self.step % self.config.evaluate.every == 0 or last:
+                    held_out = self.evaluate()
+                if (self.step % self.config.checkpoint.every == 0 or last) and not stop.raised:
+                    self.save()
+            stream.close()
+            if stop.raised:
+                self.save()
+        finished = self.step >= settings.steps
+        if finished and not held_out:
+            held_out = self.evaluate()
+        return Outcome(self.step, finished, stop.raised.name if stop.raised else None, held_out, self.folder)
+
+    def _train_step(self, micro: list[TokenBatch], waited: float) -> None:
+        started = perf_counter()
+        settings = self.config.optimizer
+        lr = learning_rate(self.step, settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        counts = [sum(column) for column in zip(*(batch.target_counts for batch in micro), strict=True)]
+        sums = torch.zeros(len(counts), device=self.device)
+        for batch in micro:
+            with self.autocast():
+                part = self.model(batch.to(self.device))
+            modality_loss(part, counts, self.weights, self.config.loss.by).backward()  # type: ignore[no-untyped-call]
+            sums += part.detach()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm or math.inf)
+        loss = float(modality_loss(sums, counts, self.weights, self.config.loss.by))
+        if math.isfinite(loss) and math.isfinite(float(norm)):
+            self.optimizer.step()
+            self.skipped = 0
+        else:
+            self._skip(micro, loss, float(norm))
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.index += sum(len(batch) for batch in micro)
+        self._report(micro, counts, sums, loss, float(norm), lr, waited, perf_counter() - started)
+
+    def _skip(self, micro: list[TokenBatch], loss: float, norm: float) -> None:
+        """Leave the parameters alone, write down the samples, and give up after too many in a row."""
+        self.skipped += 1
+        samples = [int(i) for batch in micro for i in batch.index]
+        self.metrics.write("skipped", self.step + 1, {"loss": str(loss), "grad_norm": str(norm), "samples": samples})
+        if self.skipped >= self.config.optimizer.max_skipped:
+            raise AionError(
+                f"{self.skipped} steps in a row had a non-finite loss or gradient (step {self.step + 1}); the samples "
+                f"are in {self.metrics.path}. Lower optimizer.lr, or leave those samples out; the last checkpoint is "
+                "untouched."
+            )
+
+    def _report(
+        self,
+        micro: list[TokenBatch],
+        counts: list[int],
+        sums: Tensor,
+        loss: float,
+        norm: float,
+        lr: float,
+        waited: float,
+        seconds: float,
+    ) -> None:
+        samples = sum(len(batch) for batch in micro)
+        places = micro[0].input_code.shape[1] + micro[0].target_code.shape[1]
+        rate = samples * places / (waited + seconds)
+        steps = self.config.optimizer.steps
+        self.on_step(Progress(self.step, steps, loss, lr, rate))
+        if self.step % self.config.run.log_every and self.step < steps:
+            return
+        heads = [(count / samples, spec.vocab_size) for count, spec in zip(counts, self.model.space.specs(), strict=True)]
+        flops = training_flops(self.model.config, micro[0].input_code.shape[1], micro[0].target_code.shape[1])
+        flops += int(6 * self.model.config.dim * sum(n * v for n, v in heads))
+        by_modality = {
+            key: float(sums[i]) / counts[i] for i, key in enumerate(self.model.space.keys) if counts[i]
+        }
+        values = {
+            "loss": loss,
+            "loss_by_modality": by_modality,
+            "grad_norm": norm,
+            "lr": lr,
+            "samples": self.index,
+            "samples_per_second": samples / (waited + seconds),
+            "tokens_per_second": rate,
+            "flops_per_second": flops * samples / (waited + seconds),
+            "data_wait": waited / (waited + seconds),
+            "peak_memory_bytes": _peak_memory(self.device),
+        }
+        self.metrics.write("train", self.step, values)
+
+    # -- evaluation ------------------------------------------------------------------------------------------------
+
+    def evaluate(self) -> tuple[HeldOut, ...]:
+        """Measure the held-out losses, write them down, and return them."""
+        self.model.eval()
+        selection = self.data.held_out(self.config.evaluate.samples)
+        batches = self.data.validation_batches(self.config.evaluate.samples)
+        found = masked_losses(self.model, batches, self.data.entropies, self.autocast)
+        for pair in self.config.evaluate.conditional:
+            target = self.model.space[pair.target].key
+            entropy = self.data.entropies.get(target, math.nan)
+            result = conditional_loss(self.model, selection, target, pair.given, entropy, self.autocast)
+            found += [result] if result else []
+        self.model.train()
+        self.metrics.write("evaluation", self.step, {"held_out": [f.asdict() for f in found]})
+        return tuple(found)
+
+    @property
+    def autocast(self) -> Callable[[], Any]:
+        """The precision of forward passes: bf16 over float32 parameters, or float32 throughout."""
+        if self.config.run.precision == "bf16":
+            return partial(torch.autocast, self.device.type, dtype=torch.bfloat16)
+        return nullcontext
+
+    # -- state -----------------------------------------------------------------------------------------------------
+
+    def save(self) -> Checkpoint:
+        """Write a checkpoint of the present step; it can also be loaded as a model."""
+        state = {"step": self.step, "index": self.index, "skipped": self.skipped, "config": self._config_json()}
+        return self.checkpoints.save(
+            self.step, self.model, partial(save_model, self.model), self.optimizer, state, self.config.checkpoint.keep
+        )
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        state = checkpoint.state()
+        load_weights(self.model, checkpoint.folder / "model.safetensors")
+        checkpoint.load_optimizer(self.optimizer, self.model)
+        self.step, self.index, self.skipped = state["step"], state["index"], state["skipped"]
+        self.metrics.resume_at(self.step)
+
+    def _check_resumable(self, checkpoint: Checkpoint) -> None:
+        accept = self.config.data.accept_fingerprints
+        space = read_space(checkpoint.folder)
+        space.check_readable(self.data.space, accept)
+        if space.keys != self.data.space.keys:
+            changed = sorted(set(space.keys) ^ set(self.data.space.keys)) or list(self.data.space.keys)
+            raise AionError(
+                f"{checkpoint.folder} was trained on other modalities than these stores have ({', '.join(changed)}). "
+                "Name those to train on in data.modalities, or start a new run with --set run.folder=…"
+            )
+        differing = _differences(checkpoint.state()["config"], self._config_json())
+        if differing:
+            raise AionError(
+                f"{self.folder} holds a run with other settings ({'; '.join(differing)}). Continue it with its own "
+                "settings, or start a new one with --set run.folder=…"
+            )
+
+    def _config_json(self) -> dict[str, Any]:
+        return self.config.model_dump(mode="json")
+
+    def _open_folder(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / "config.json", self._config_json())
+        write_json(self.folder / "manifest.json", self.data.space.manifest())
+
+    def _loss_weights(self) -> Tensor:
+        space, weights = self.model.space, self.config.loss.weights
+        by_slot = {space.index(key): weight for key, weight in weights.items()}
+        return torch.tensor([by_slot.get(i, 1.0) for i in range(len(space))], device=self.device)
+
+
+def _decays(name: str, parameter: Tensor) -> bool:
+    """Weight matrices of the blocks decay; norms, biases, embeddings and heads do not."""
+    return parameter.ndim == 2 and not name.startswith(("encoder_embeddings.", "decoder_embeddings."))
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise AionError(f"run.device is {name!r}; expected auto, cpu, or cuda.") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise AionError(f"run.device is {name!r}, but this machine has no usable GPU.")
+    return device
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], path: str = "") -> list[str]:
+    """Settings that differ, as ``a.b: old → new``, leaving out those that may."""
+    found = []
+    for name in sorted(set(old) | set(new)):
+        here = f"{path}{name}"
+        a, b = old.get(name), new.get(name)
+        if here in FREE_TO_CHANGE or a == b:
+            continue
+        found += _differences(a, b, f"{here}.") if isinstance(a, dict) and isinstance(b, dict) else [f"{here}: {a} → {b}"]
+    return found
+
+

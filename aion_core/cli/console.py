@@ -18,19 +18,19 @@ def print_json(value: Any) -> None:
     print()
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table; a column whose heading begins with ``>`` is right-aligned."""
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], style: str = "") -> None:
+    """Print a table, coloured where a terminal is; a column whose heading begins with ``>`` is right-aligned."""
     from rich import box
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, style=style)
     for column in columns:
         table.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    Console(width=None if sys.stdout.isatty() else 240).print(table)
 
 
 @contextmanager

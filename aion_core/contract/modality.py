@@ -7,6 +7,7 @@ milliseconds and needs neither torch nor astropy.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from math import prod
 from typing import Any, Literal, Self
@@ -26,7 +27,7 @@ Order = Literal["masked", "causal"]
 class Frozen(BaseModel):
     """A frozen record that refuses unknown fields: a misspelt one is an error, not a silent default."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def provenance_id(uri: str) -> int:
@@ -74,10 +75,22 @@ class TokenizerSpec(Frozen):
     """Which class tokenizes the modality, and with which settings before any weights are loaded."""
 
     path: str = Field(pattern=IMPORT_PATTERN, description="import string, `package.module:Class`")
-    config: dict[str, Any] = Field(default_factory=dict)
+    config: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the class, as in JSON")
     bands: tuple[Band, ...] = ()
     range: tuple[float, float] | None = None
     weights: Weights | None = None
+
+    @field_validator("config")
+    @classmethod
+    def _json(cls, config: dict[str, Any]) -> dict[str, Any]:
+        # The spec is written into every manifest; what JSON would change there is refused here.
+        try:
+            same = json.loads(json.dumps(config, allow_nan=False)) == config
+        except (TypeError, ValueError):
+            same = False
+        if not same:
+            raise ValueError("config must survive JSON: finite numbers, strings, lists, dicts with string keys")
+        return config
 
 
 class ModalitySpec(Frozen):
@@ -115,11 +128,6 @@ class ModalitySpec(Frozen):
     def n_tokens(self) -> int:
         """Tokens of one object: exact for grids, the maximum for sequences."""
         return prod(self.shape)
-
-    @property
-    def plugin(self) -> str:
-        """The part of the key before the first underscore (a key begins with its plugin's name)."""
-        return self.key.partition("_")[0]
 
     @field_validator("shape")
     @classmethod

@@ -40,9 +40,10 @@ class TokenSpace(Frozen):
 
     @model_validator(mode="after")
     def _unique(self) -> Self:
-        keys = [slot.key for slot in self.slots]
+        # A slot answers to its key and its upstream key, so neither may be another slot's.
+        names = [name for slot in self.slots for name in {slot.key, slot.spec.upstream_key} if name]
         ids = [str(slot.spec.provenance.id) for slot in self.slots]
-        for what, values in (("key", keys), ("provenance ID", ids)):
+        for what, values in (("key", names), ("provenance ID", ids)):
             if twice := sorted({v for v in values if values.count(v) > 1}):
                 raise ValueError(f"{what} {twice[0]} occurs twice in one token space")
         return self

@@ -7,23 +7,35 @@ the first import that fails; hence the loop here, with a manager of its own for 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions
 from time import perf_counter
 from typing import Any, Literal, TypeVar
 
 import pluggy
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from aion_core.contract import API_VERSIONS, AionError, ModalitySpec, ReaderSpec, SimulatorSpec
+from aion_core.contract import (
+    API_VERSIONS,
+    AionError,
+    ModalitySpec,
+    ReaderSpec,
+    SimulatorSpec,
+    did_you_mean,
+    is_key,
+)
 from aion_core.plugins import hookspecs
 
 GROUP = "aion.plugins"
 ENVIRONMENT = "AION_PLUGINS"
+UNKNOWN = "unknown distribution"  # a half-removed installation leaves metadata without a name or a version
 
-Stage = Literal["import", "api_version", "hook", "declaration", "conflict", "selection"]
+Stage = Literal["metadata", "import", "api_version", "hook", "declaration", "conflict", "selection"]
 
 
 @dataclass(frozen=True)
@@ -38,12 +50,16 @@ class Failure:
 
     def __str__(self) -> str:
         of = f" of {', '.join(self.keys)}" if self.keys else ""
-        return f"{self.plugin} ({' and '.join(self.distributions)}): {self.stage}{of}: {self.reason}"
+        by = " and ".join(self.distributions) or "not installed"
+        return f"{self.plugin} ({by}): {self.stage}{of}: {self.reason}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LoadedPlugin:
-    """One plugin that imported, and what its hooks returned (before conflicts between plugins are looked for)."""
+    """One plugin that imported, and what its hooks returned (before conflicts between plugins are looked for).
+
+    Compared by identity: two distributions may bring plugins that look the same.
+    """
 
     name: str
     distribution: str
@@ -53,6 +69,11 @@ class LoadedPlugin:
     readers: tuple[ReaderSpec, ...] = ()
     simulators: tuple[SimulatorSpec, ...] = ()
 
+    @property
+    def label(self) -> str:
+        """Distribution and version, for messages."""
+        return f"{self.distribution} {self.version}".strip()
+
 
 class _FaultError(Exception):
     def __init__(self, stage: Stage, reason: str) -> None:
@@ -60,30 +81,51 @@ class _FaultError(Exception):
         self.stage: Stage = stage
 
 
-def installed_entry_points() -> list[EntryPoint]:
-    """Return the entry points of `GROUP`, sorted by name and distribution, each distribution once."""
-    found = {(e.name, _distribution(e), e.value): e for e in entry_points(group=GROUP)}
-    return [found[k] for k in sorted(found)]
+def installed_entry_points() -> tuple[list[EntryPoint], list[Failure]]:
+    """Return the entry points of `GROUP`, sorted by name and distribution, each distribution once.
+
+    ``importlib.metadata.entry_points`` would raise for one damaged ``entry_points.txt`` of any distribution.
+    """
+    seen: set[str] = set()
+    points: list[EntryPoint] = []
+    failures: list[Failure] = []
+    for distribution in distributions():
+        name = distribution.name or UNKNOWN
+        try:
+            text = distribution.read_text("entry_points.txt") or ""
+            # The first on the path shadows others of its name.
+            if GROUP in text and (name not in seen or name == UNKNOWN):
+                seen.add(name)
+                points += distribution.entry_points.select(group=GROUP)
+        except Exception as error:
+            failures.append(Failure(name, (name,), "metadata", f"its entry_points.txt cannot be read: {_told(error)}"))
+    return sorted(points, key=lambda e: (e.name, _distribution(e), e.value)), failures
 
 
 def load_plugins(points: Iterable[EntryPoint] | None = None) -> tuple[list[LoadedPlugin], list[Failure]]:
     """Load every selected plugin; never raises for a plugin's fault."""
-    available = installed_entry_points() if points is None else list(points)
-    selected = _selection()
     plugins: list[LoadedPlugin] = []
-    failures: list[Failure] = []
+    available, failures = installed_entry_points() if points is None else (list(points), [])
+    selected = selection()
     if selected is not None:
-        missing = sorted(selected - {e.name for e in available})
+        known = {e.name for e in available}
         failures += [
-            Failure(name, ("not installed",), "selection", f"{ENVIRONMENT} names it, but no plugin is called that")
-            for name in missing
+            Failure(
+                name,
+                (),
+                "selection",
+                f"{ENVIRONMENT} names it, but no plugin is called that.{did_you_mean(name, known)}",
+            )
+            for name in selected
+            if name not in known
         ]
         available = [e for e in available if e.name in selected]
-    for point in available:
-        try:
-            plugins.append(_load(point))
-        except _FaultError as fault:
-            failures.append(Failure(point.name, (_label(point),), fault.stage, str(fault)))
+    with redirect_stdout(sys.stderr):  # what a plugin prints must not end up inside a command's JSON
+        for point in available:
+            try:
+                plugins.append(_load(point))
+            except _FaultError as fault:
+                failures.append(Failure(point.name, (_label(point),), fault.stage, str(fault)))
     return plugins, failures
 
 
@@ -99,23 +141,19 @@ def import_object(path: str) -> Any:
 def _load(point: EntryPoint) -> LoadedPlugin:
     start = perf_counter()
     module = _guarded("import", point.load)
-    version = getattr(module, "api_version", None)
-    if type(version) is not int or version not in API_VERSIONS:
-        known = ", ".join(map(str, API_VERSIONS))
-        hint = "upgrade aion-core" if isinstance(version, int) and version > max(API_VERSIONS) else "upgrade the plugin"
-        raise _FaultError("api_version", f"api_version is {version!r}; this aion-core understands {known}: {hint}")
+    _check_api_version(_guarded("api_version", lambda: getattr(module, "api_version", None)))
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     _guarded("hook", lambda: manager.register(module, name=point.name))
-    _refuse_unknown_hooks(manager, module)
-    modalities = tuple(_call(manager, "aion_modalities", ModalitySpec))
-    readers = tuple(_call(manager, "aion_readers", ReaderSpec))
-    simulators = tuple(_call(manager, "aion_simulators", SimulatorSpec))
+    _guarded("hook", lambda: _check_hooks(manager, module))
+    modalities = _call(manager, "aion_modalities", ModalitySpec)
+    readers = _call(manager, "aion_readers", ReaderSpec)
+    simulators = _call(manager, "aion_simulators", SimulatorSpec)
     _check_prefix(point.name, [*(m.key for m in modalities), *(r.name for r in readers), *(s.name for s in simulators)])
     return LoadedPlugin(
         point.name,
         _distribution(point),
-        point.dist.version if point.dist else "",
+        _version(point),
         perf_counter() - start,
         modalities,
         readers,
@@ -123,11 +161,26 @@ def _load(point: EntryPoint) -> LoadedPlugin:
     )
 
 
-T = TypeVar("T")
+def _check_api_version(version: object) -> None:
+    if type(version) is int and version in API_VERSIONS:
+        return
+    known = ", ".join(map(str, API_VERSIONS))
+    found = "is missing" if version is None else f"is {version!r}"
+    hint = "upgrade aion-core" if type(version) is int and version > max(API_VERSIONS) else "upgrade the plugin"
+    raise _FaultError("api_version", f"api_version {found}; this aion-core understands {known}: {hint}")
 
 
-def _call(manager: pluggy.PluginManager, hook: str, kind: type[T]) -> Iterator[T]:
-    for returned in _guarded("hook", getattr(manager.hook, hook), hook):
+T = TypeVar("T", bound=BaseModel)
+
+
+def _call(manager: pluggy.PluginManager, hook: str, kind: type[T]) -> tuple[T, ...]:
+    """Return what a hook gives, validated again: ``model_copy`` and ``model_construct`` do not validate."""
+    caller = getattr(manager.hook, hook)
+    results = _guarded("hook", caller, f"{hook} raised ")
+    if caller.get_hookimpls() and not results:  # pluggy drops a None
+        results = [None]
+    items: list[T] = []
+    for returned in results:
         if not isinstance(returned, list | tuple):
             raise _FaultError("hook", f"{hook} returned {type(returned).__name__}, expected list[{kind.__name__}]")
         for item in returned:
@@ -135,49 +188,70 @@ def _call(manager: pluggy.PluginManager, hook: str, kind: type[T]) -> Iterator[T
                 raise _FaultError(
                     "hook", f"{hook} returned a list with {type(item).__name__}, expected {kind.__name__}"
                 )
-            yield item
+            items.append(_guarded("declaration", partial(_validated, item, kind)))
+    return tuple(items)
 
 
-def _guarded(stage: Stage, call: Any, what: str = "") -> Any:
+def _validated(item: T, kind: type[T]) -> T:
+    return kind.model_validate(item.model_dump(warnings=False))
+
+
+def _guarded(stage: Stage, call: Callable[[], Any], what: str = "") -> Any:
     """Run a plugin's code; whatever it raises, `SystemExit` included, becomes a fault of that plugin."""
     try:
         return call()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, _FaultError):
         raise
     except BaseException as error:
-        prefix = f"{what} raised " if what else ""
-        raise _FaultError(stage, f"{prefix}{type(error).__name__}: {_first_line(error)}") from error
+        raise _FaultError(stage, f"{what}{_told(error)}") from error
 
 
-def _first_line(error: BaseException) -> str:
+def _told(error: BaseException) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "value"
-        return f"{error.title}.{where}: {first['msg']} (got {str(first['input'])[:80]!r})"
-    return (str(error).strip().splitlines() or ["no message"])[0][:300]
+        where = ".".join(map(str, first["loc"]))
+        found = f" (got {str(first['input'])[:80]!r})" if where else ""
+        return f"{error.title}{'.' if where else ''}{where}: {first['msg']}{found}"
+    text = " ".join(str(error).split()) or "no message"
+    return f"{type(error).__name__}: {text if len(text) <= 300 else text[:299] + '…'}"
 
 
-def _refuse_unknown_hooks(manager: pluggy.PluginManager, module: Any) -> None:
+def _check_hooks(manager: pluggy.PluginManager, module: Any) -> None:
+    """Refuse a misspelt hook and an unmarked one, both of which pluggy passes over without a word."""
     hooks = {"aion_modalities", "aion_readers", "aion_simulators"}
-    for name in vars(module):
-        if name.startswith("aion_") and name not in hooks and manager.parse_hookimpl_opts(module, name):
+    for name in dir(module):
+        if not name.startswith("aion_"):
+            continue
+        marked = manager.parse_hookimpl_opts(module, name) is not None
+        if marked and name not in hooks:
             raise _FaultError("hook", f"no hook is called {name}; the hooks are {', '.join(sorted(hooks))}")
+        if name in hooks and not marked:
+            raise _FaultError("hook", f"{name} is not marked with @hookimpl (from aion_core.plugins import hookimpl)")
 
 
 def _check_prefix(plugin: str, names: Iterable[str]) -> None:
+    if not is_key(plugin):
+        raise _FaultError(
+            "declaration", f"a plugin's name is lower-case letters, digits and underscores, not {plugin!r}"
+        )
     wrong = [name for name in names if not name.startswith(f"{plugin}_")]
     if wrong:
         raise _FaultError("declaration", f"{wrong[0]!r} must begin with the plugin's name, as in '{plugin}_{wrong[0]}'")
 
 
-def _selection() -> set[str] | None:
+def selection() -> tuple[str, ...] | None:
+    """Return the plugins that the environment variable `ENVIRONMENT` restricts discovery to; None: no restriction."""
     text = os.environ.get(ENVIRONMENT)
-    return None if text is None else {name.strip() for name in text.split(",") if name.strip()}
+    return None if text is None else tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
 def _distribution(point: EntryPoint) -> str:
-    return point.dist.name if point.dist else "unknown distribution"
+    return (point.dist and point.dist.name) or UNKNOWN
+
+
+def _version(point: EntryPoint) -> str:
+    return (point.dist and point.dist.version) or ""
 
 
 def _label(point: EntryPoint) -> str:
-    return f"{point.dist.name} {point.dist.version}" if point.dist else "unknown distribution"
+    return f"{_distribution(point)} {_version(point)}".strip()

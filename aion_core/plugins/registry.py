@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import EntryPoint
 from types import MappingProxyType
 from typing import TypeVar
@@ -19,7 +20,7 @@ from aion_core.contract import (
     UnknownKeyError,
     did_you_mean,
 )
-from aion_core.plugins.discovery import Failure, LoadedPlugin, load_plugins
+from aion_core.plugins.discovery import ENVIRONMENT, Failure, LoadedPlugin, load_plugins, selection
 
 
 @dataclass(frozen=True)
@@ -42,23 +43,27 @@ class Registry:
         UnknownKeyError
             If nothing installed declares it; the message suggests the nearest key.
         """
-        names = self._names()
+        names = self._names
         if key in names:
             return names[key]
+        declared = {n: s.key for p in self.plugins for s in p.modalities for n in (s.key, s.upstream_key)}
         for failure in self.failures:
-            if key in failure.keys:
+            if declared.get(key) in failure.keys:
                 raise DisabledKeyError(f"{key!r} is disabled: {failure}")
-        broken = [f for f in self.failures if f.plugin == key.partition("_")[0]]
-        if broken:
-            raise DisabledKeyError(f"{key!r} is not available: {broken[0]}")
+        for failure in self.failures:
+            if key.startswith(f"{failure.plugin}_"):
+                raise DisabledKeyError(f"{key!r} is not available: {failure}")
+        chosen = selection()
+        limit = "" if chosen is None else f" {ENVIRONMENT} restricts the plugins to {', '.join(chosen) or 'none'}."
         raise UnknownKeyError(
-            f"No installed plugin declares {key!r}.{did_you_mean(key, names)} `aion plugins` lists what is installed."
+            f"No installed plugin declares {key!r}.{did_you_mean(key, names)}{limit} "
+            "`aion plugins` lists what is installed."
         )
 
     def origin(self, key: str) -> LoadedPlugin:
         """Return the plugin that declares a key."""
         spec = self.resolve(key)
-        return next(p for p in self.plugins if spec in p.modalities)
+        return next(p for p in self.plugins if any(spec is s for s in p.modalities))
 
     def slot(self, key: str, fingerprint: str | None = None) -> Slot:
         """Return the token-space slot of a key, with the plugin that declares it."""
@@ -77,6 +82,7 @@ class Registry:
         specs = [self.resolve(key) for key in (self.modalities if keys is None else keys)]
         return TokenSpace(slots=tuple(self.slot(s.key, fingerprints.get(s.key)) for s in specs))
 
+    @cached_property
     def _names(self) -> dict[str, ModalitySpec]:
         upstream = {s.upstream_key: s for s in self.modalities.values() if s.upstream_key}
         return upstream | dict(self.modalities)
@@ -111,21 +117,31 @@ def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
 
 def _conflicts(plugins: list[LoadedPlugin]) -> list[Failure]:
     """Two modalities that share a name or a provenance ID are both disabled: nothing tells which is right."""
-    claims: defaultdict[tuple[str, object], list[tuple[LoadedPlugin, ModalitySpec]]] = defaultdict(list)
+    claims: defaultdict[str, list[tuple[LoadedPlugin, ModalitySpec]]] = defaultdict(list)
     for plugin in plugins:
         for spec in plugin.modalities:
-            for name in {spec.key, spec.upstream_key} - {None}:
-                claims["name", name].append((plugin, spec))
-            claims["provenance ID", spec.provenance.id].append((plugin, spec))
-    failures = []
-    for (what, value), claimants in claims.items():
+            for name in dict.fromkeys((spec.key, spec.upstream_key)):
+                if name:
+                    claims[f"the name {name!r}"].append((plugin, spec))
+            claims[f"provenance ID {spec.provenance.id}"].append((plugin, spec))
+    shared: defaultdict[tuple[tuple[LoadedPlugin, str], ...], list[str]] = defaultdict(list)
+    for what, claimants in claims.items():
         if len(claimants) > 1:
-            names = tuple(dict.fromkeys(f"{p.distribution} {p.version}" for p, _ in claimants))
-            keys = tuple(dict.fromkeys(s.key for _, s in claimants))
-            who = " and ".join(dict.fromkeys(p.name for p, _ in claimants))
-            reason = f"{what} {value!r} is claimed {len(claimants)} times; uninstall one, or give it its own"
-            failures.append(Failure(who, names, "conflict", reason, keys))
-    return failures
+            shared[tuple((plugin, spec.key) for plugin, spec in claimants)].append(what)
+    return [_conflict(claimants, whats) for claimants, whats in shared.items()]
+
+
+def _conflict(claimants: tuple[tuple[LoadedPlugin, str], ...], whats: list[str]) -> Failure:
+    plugins = list(dict.fromkeys(plugin for plugin, _ in claimants))
+    many = "several modalities" if len(plugins) == 1 else "both" if len(plugins) == 2 else "all"
+    return Failure(
+        " and ".join(dict.fromkeys(p.name for p in plugins)),
+        tuple(p.label for p in plugins),
+        "conflict",
+        f"{' and '.join(whats)} claimed by {many}; "
+        + ("give each its own" if len(plugins) == 1 else "uninstall one, or let one change"),
+        tuple(dict.fromkeys(key for _, key in claimants)),
+    )
 
 
 P = TypeVar("P", ReaderSpec, SimulatorSpec)
@@ -134,16 +150,29 @@ P = TypeVar("P", ReaderSpec, SimulatorSpec)
 def _usable_parts(
     parts: list[tuple[LoadedPlugin, P]], modalities: Mapping[str, ModalitySpec], disabled: set[str]
 ) -> tuple[list[P], list[Failure]]:
+    """Return the parts whose modalities exist, each with those only, and what is wrong with the others.
+
+    A part may name modalities of other plugins (a survey's files hold redshifts too); where such a plugin is not
+    installed, the key is left out. A key with the plugin's own prefix that the plugin does not declare is a fault.
+    """
     usable, failures = [], []
-    names = [part.name for _, part in parts]
+    owners: defaultdict[str, list[LoadedPlugin]] = defaultdict(list)
     for plugin, part in parts:
-        label = (f"{plugin.distribution} {plugin.version}",)
-        unknown = [k for k in part.modalities if k not in modalities and k not in disabled]
-        if names.count(part.name) > 1:
-            failures.append(Failure(plugin.name, label, "conflict", f"the name {part.name!r} is taken twice"))
-        elif unknown:
-            reason = f"{part.name} names the modality {unknown[0]!r}, which no installed plugin declares"
-            failures.append(Failure(plugin.name, label, "declaration", reason))
+        owners[part.name].append(plugin)
+    for name, plugins in owners.items():
+        if len(plugins) > 1:
+            names = " and ".join(dict.fromkeys(p.name for p in plugins))
+            labels = tuple(dict.fromkeys(p.label for p in plugins))
+            failures.append(Failure(names, labels, "conflict", f"the name {name!r} is given {len(plugins)} times"))
+    for plugin, part in parts:
+        if len(owners[part.name]) > 1:
+            continue
+        known = tuple(k for k in part.modalities if k in modalities or k in disabled)
+        own = [k for k in part.modalities if k not in known and k.startswith(f"{plugin.name}_")]
+        if own or not known:
+            key = own[0] if own else part.modalities[0]
+            reason = f"{part.name} names the modality {key!r}, which no installed plugin declares"
+            failures.append(Failure(plugin.name, (plugin.label,), "declaration", reason))
         else:
-            usable.append(part)
+            usable.append(part if known == part.modalities else part.model_copy(update={"modalities": known}))
     return usable, failures

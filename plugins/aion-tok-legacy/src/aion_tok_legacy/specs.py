@@ -43,7 +43,7 @@ BANDS = {
     "w4": "em.IR.15-30um",
 }
 
-SURVEY = "DESI Legacy Imaging Surveys"
+SURVEY = "Legacy Surveys"
 PAPER = "Dey et al. 2019, AJ 157, 168"
 WISE_PAPER = "Wright et al. 2010, AJ 140, 1868"
 DUST_PAPER = "Schlegel, Finkbeiner & Davis 1998, ApJ 500, 525"

@@ -1,0 +1,119 @@
+"""Show what is installed: surveys, their modalities, and what failed to load and why.
+
+    aion plugins
+    aion plugins list KEY_OR_PLUGIN
+    aion plugins --json
+
+A plugin's fault disables that plugin or those keys only; it is shown here, and the exit code stays 0. The
+environment variable AION_PLUGINS (names, separated by commas) restricts which plugins are loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection
+from dataclasses import asdict
+from typing import Any
+
+from aion_core import __version__
+from aion_core.cli.console import print_json, print_table
+from aion_core.contract import ModalitySpec, UnknownKeyError, did_you_mean
+from aion_core.plugins import LoadedPlugin, Registry, load_registry
+from aion_core.plugins.discovery import ENVIRONMENT, GROUP, selection
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print everything as one JSON document")
+    verbs = parser.add_subparsers(dest="action", metavar="{list}")
+    listing = verbs.add_parser("list", help="the same, of the plugins and keys named only", allow_abbrev=False)
+    listing.add_argument("names", nargs="*", metavar="NAME", help="a plugin's name, a key or an upstream key")
+    listing.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON document")
+
+
+def run(args: argparse.Namespace) -> None:
+    registry = load_registry()
+    keys = _chosen(registry, getattr(args, "names", []))
+    if args.json:
+        print_json(_document(registry, keys))
+    else:
+        _show(registry, keys)
+
+
+def _chosen(registry: Registry, names: list[str]) -> set[str]:
+    """Return the keys that the names stand for; no names stand for everything."""
+    if not names:
+        return set(registry.modalities)
+    plugins = {plugin.name for plugin in registry.plugins}
+    keys: set[str] = set()
+    for name in names:
+        if name in plugins:
+            keys |= {k for k in registry.modalities if registry.origin(k).name == name}
+            continue
+        try:
+            keys.add(registry.resolve(name).key)
+        except UnknownKeyError:
+            raise UnknownKeyError(
+                f"{name!r} is neither a plugin nor a key.{did_you_mean(name, plugins | set(registry.modalities))} "
+                f"Plugins: {', '.join(sorted(plugins)) or 'none'}."
+            ) from None
+    return keys
+
+
+def _document(registry: Registry, keys: Collection[str]) -> dict[str, Any]:
+    return {
+        "aion_core": __version__,
+        "selection": selection(),
+        "plugins": [
+            {
+                "name": plugin.name,
+                "distribution": plugin.distribution,
+                "version": plugin.version,
+                "seconds": round(plugin.seconds, 6),
+                "modalities": [spec.key for spec in plugin.modalities],
+                "readers": [reader.name for reader in plugin.readers],
+                "simulators": [simulator.name for simulator in plugin.simulators],
+            }
+            for plugin in registry.plugins
+        ],
+        "modalities": [
+            {"plugin": registry.origin(key).name, **spec.model_dump(mode="json")}
+            for key, spec in registry.modalities.items()
+            if key in keys
+        ],
+        "readers": [reader.model_dump(mode="json") for reader in registry.readers],
+        "simulators": [simulator.model_dump(mode="json") for simulator in registry.simulators],
+        "failures": [asdict(failure) for failure in registry.failures],
+    }
+
+
+def _show(registry: Registry, keys: Collection[str]) -> None:
+    rows = [_row(spec, registry.origin(key)) for key, spec in registry.modalities.items() if key in keys]
+    columns = ("key", "survey", "kind", "quantity", "units", ">codes", "shape", "upstream key", "plugin")
+    if rows:
+        print_table("", columns, rows)
+    elif not registry.plugins and not registry.failures:
+        print(f"No plugin is installed (no distribution here has an entry point in the group {GROUP!r}).")
+    if (chosen := selection()) is not None:
+        print(f"{ENVIRONMENT} restricts the plugins to: {', '.join(chosen) or 'none'}")
+    if registry.failures:
+        failures = [
+            (f.plugin, ", ".join(f.distributions) or "not installed", f.stage, ", ".join(f.keys), f.reason)
+            for f in registry.failures
+        ]
+        headings = ("plugin", "distribution", "stage", "keys disabled", "reason")
+        print_table("What could not be loaded", headings, failures, style="red")
+
+
+def _row(spec: ModalitySpec, plugin: LoadedPlugin) -> tuple[object, ...]:
+    shape = "×".join(map(str, spec.shape))
+    longest = f"≤{shape}" if spec.order == "causal" else shape
+    kind = (spec.kind, spec.quantity, spec.units or "–")
+    return (
+        spec.key,
+        spec.survey,
+        *kind,
+        spec.vocab_size,
+        longest,
+        spec.upstream_key or "–",
+        f"{plugin.name} {plugin.version}",
+    )

@@ -15,7 +15,7 @@ import gzip
 import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any, TypeAlias
 from xml.etree import ElementTree
 
 import numpy as np
@@ -86,7 +86,7 @@ def _compressed(path: Path) -> bool:
         return file.read(2) == b"\x1f\x8b"
 
 
-def _open(path: Path) -> IO[bytes]:
+def _open(path: Path) -> Any:
     return gzip.open(path) if _compressed(path) else path.open("rb")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aion_core.contract import ModalitySpec
+from aion_core.contract import ModalitySpec, ReaderSpec
 from aion_core.plugins import hookimpl
 from aion_tok_legacy.specs import MODALITIES
 
@@ -12,3 +12,16 @@ api_version = 1
 @hookimpl
 def aion_modalities() -> list[ModalitySpec]:
     return list(MODALITIES)
+
+
+@hookimpl
+def aion_readers() -> list[ReaderSpec]:
+    return [
+        ReaderSpec(
+            name="legacy_catalogue",
+            title="Legacy Surveys catalogues: sweep, tractor and target files",
+            patterns=("*.fits", "*.fits.gz"),
+            reader="aion_tok_legacy.reader:CatalogueReader",
+            modalities=tuple(spec.key for spec in MODALITIES if spec.kind == "scalar"),
+        ),
+    ]

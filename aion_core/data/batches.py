@@ -78,14 +78,14 @@ def batch_of_tokens(
     check
         Whether to look for codes outside the vocabulary (which waits for the device the codes are on).
     """
+    size = {len(codes) for side in (inputs, targets) for codes in side.values()}
+    if len(size) != 1:
+        raise InputError(f"Tokens of one batch must have one batch size, not {sorted(size) or 'no modality at all'}.")
     sides = []
     for side in (inputs, targets):
         by_slot = sorted((space.index(key), key) for key in side)
         parts = [_columns(space, index, side[key], check) for index, key in by_slot]
         sides.append([torch.cat(columns, dim=1) for columns in zip(*parts, strict=True)] if parts else None)
-    size = {len(codes) for side in (inputs, targets) for codes in side.values()}
-    if len(size) != 1:
-        raise InputError(f"Tokens of one batch must have one batch size, not {sorted(size) or 'no modality at all'}.")
     empty = [torch.zeros((*size, 0), dtype=torch.int64)] * 3
     (code, slot, position), (t_code, t_slot, t_position) = (side or empty for side in sides)
     flat = t_slot.reshape(-1)

@@ -75,6 +75,7 @@ def test_embeddings_and_logits_equal_the_peers(switches: dict[str, object]) -> N
     distance = torch.cdist(blocks, expected[0]).min(dim=1).values
     assert distance.max() < 1e-3 * expected[0].norm(dim=1).mean()
     for target in ("tok_z",):
+
         class Target:
             token_key = target
             num_tokens = 1

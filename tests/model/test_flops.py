@@ -1,0 +1,42 @@
+"""The FLOP count against PyTorch's own counter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from aion_core.data.batches import batch_of_tokens
+from aion_core.model import PRESETS, AionConfig, AionModel
+from aion_core.model.flops import forward_flops, training_flops
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@pytest.mark.parametrize("gated", [True, False])
+def test_the_count_equals_pytorchs(space, tokens, gated: bool) -> None:
+    config = AionConfig(dim=64, encoder_depth=3, decoder_depth=2, num_heads=4, gated_mlp=gated)
+    model = AionModel(config, space)
+    batch = batch_of_tokens(space, tokens(3, "test_image", "test_coefficients"), tokens(3, "test_r", "test_g"))
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # the fused CPU kernel is not counted
+        model(batch)
+    heads = [(1, 20), (1, 20)]
+    assert counter.get_total_flops() == 3 * forward_flops(config, 23, 2, heads)
+
+
+def test_the_paper_sizes_cost_what_the_reference_says() -> None:
+    """REFERENCE section 3: 0.243 / 0.849 / 3.32 TFLOP a sample at budgets 256 and 128."""
+    for preset, tera in (("aion-b", 0.243), ("aion-l", 0.849), ("aion-xl", 3.32)):
+        flops = training_flops(AionConfig(**PRESETS[preset]), 256, 128, [(128, 1500)])
+        assert flops / 1e12 == pytest.approx(tera, rel=5e-3)
+
+
+def test_sizes_have_the_released_number_of_parameters(space) -> None:
+    """Blocks of B alone: 314.3 M less all embeddings of the forty modalities."""
+    with torch.device("meta"):
+        from aion_core.model.layers import Block, DecoderBlock
+
+        config = AionConfig(**PRESETS["aion-b"])
+        blocks = [Block(config) for _ in range(12)] + [DecoderBlock(config) for _ in range(12)]
+    count = sum(p.numel() for block in blocks for p in block.parameters())
+    assert count == 12 * (4 * 768**2 + 3 * 768 * 2048 + 2 * 768 + 128) + 12 * (
+        8 * 768**2 + 3 * 768 * 2048 + 4 * 768 + 256
+    )

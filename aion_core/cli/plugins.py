@@ -13,12 +13,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Collection
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from aion_core import __version__
 from aion_core.cli.console import print_json, print_table
 from aion_core.contract import ModalitySpec, UnknownKeyError, did_you_mean
-from aion_core.plugins import LoadedPlugin, Registry, load_registry
+from aion_core.plugins import Failure, LoadedPlugin, Registry, load_registry
 from aion_core.plugins.discovery import ENVIRONMENT, GROUP, selection
 
 
@@ -91,17 +92,25 @@ def _show(registry: Registry, keys: Collection[str]) -> None:
     columns = ("key", "survey", "kind", "quantity", "units", ">codes", "shape", "upstream key", "plugin")
     if rows:
         print_table("", columns, rows)
-    elif not registry.plugins and not registry.failures:
-        print(f"No plugin is installed (no distribution here has an entry point in the group {GROUP!r}).")
     if (chosen := selection()) is not None:
         print(f"{ENVIRONMENT} restricts the plugins to: {', '.join(chosen) or 'none'}")
+    elif not registry.plugins and not registry.failures:
+        print(f"No plugin is installed: no distribution here has an entry point in the group {GROUP!r}.")
     if registry.failures:
-        failures = [
-            (f.plugin, ", ".join(f.distributions) or "not installed", f.stage, ", ".join(f.keys), f.reason)
-            for f in registry.failures
-        ]
-        headings = ("plugin", "distribution", "stage", "keys disabled", "reason")
-        print_table("What could not be loaded", headings, failures, style="red")
+        headings = ("plugin", "distribution", "stage", "disabled", "reason")
+        print_table("What could not be loaded", headings, map(partial(_fault, registry), registry.failures), "red")
+
+
+def _fault(registry: Registry, failure: Failure) -> tuple[str, ...]:
+    loaded = {plugin.label for plugin in registry.plugins}
+    if failure.keys:
+        disabled = ", ".join(failure.keys)
+    elif loaded.isdisjoint(failure.distributions):
+        disabled = "the plugin"
+    else:
+        disabled = "that part"
+    distributions = ", ".join(failure.distributions) or "not installed"
+    return (failure.plugin, distributions, failure.stage, disabled, failure.reason)
 
 
 def _row(spec: ModalitySpec, plugin: LoadedPlugin) -> tuple[object, ...]:

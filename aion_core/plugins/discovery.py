@@ -13,7 +13,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from importlib.metadata import EntryPoint, distributions
+from importlib.metadata import EntryPoint, entry_points
 from time import perf_counter
 from typing import Any, Literal, TypeVar
 
@@ -35,7 +35,7 @@ GROUP = "aion.plugins"
 ENVIRONMENT = "AION_PLUGINS"
 UNKNOWN = "unknown distribution"  # a half-removed installation leaves metadata without a name or a version
 
-Stage = Literal["metadata", "import", "api_version", "hook", "declaration", "conflict", "selection"]
+Stage = Literal["import", "api_version", "hook", "declaration", "conflict", "selection"]
 
 
 @dataclass(frozen=True)
@@ -81,31 +81,16 @@ class _FaultError(Exception):
         self.stage: Stage = stage
 
 
-def installed_entry_points() -> tuple[list[EntryPoint], list[Failure]]:
-    """Return the entry points of `GROUP`, sorted by name and distribution, each distribution once.
-
-    ``importlib.metadata.entry_points`` would raise for one damaged ``entry_points.txt`` of any distribution.
-    """
-    seen: set[str] = set()
-    points: list[EntryPoint] = []
-    failures: list[Failure] = []
-    for distribution in distributions():
-        name = distribution.name or UNKNOWN
-        try:
-            text = distribution.read_text("entry_points.txt") or ""
-            # The first on the path shadows others of its name.
-            if GROUP in text and (name not in seen or name == UNKNOWN):
-                seen.add(name)
-                points += distribution.entry_points.select(group=GROUP)
-        except Exception as error:
-            failures.append(Failure(name, (name,), "metadata", f"its entry_points.txt cannot be read: {_told(error)}"))
-    return sorted(points, key=lambda e: (e.name, _distribution(e), e.value)), failures
+def installed_entry_points() -> list[EntryPoint]:
+    """Return the entry points of `GROUP`, sorted by name and distribution; the first on the path shadows others."""
+    return sorted(entry_points(group=GROUP), key=lambda e: (e.name, _distribution(e), e.value))
 
 
 def load_plugins(points: Iterable[EntryPoint] | None = None) -> tuple[list[LoadedPlugin], list[Failure]]:
     """Load every selected plugin; never raises for a plugin's fault."""
+    available = installed_entry_points() if points is None else list(points)
     plugins: list[LoadedPlugin] = []
-    available, failures = installed_entry_points() if points is None else (list(points), [])
+    failures: list[Failure] = []
     selected = selection()
     if selected is not None:
         known = {e.name for e in available}
@@ -211,7 +196,7 @@ def _told(error: BaseException) -> str:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         found = f" (got {str(first['input'])[:80]!r})" if where else ""
-        return f"{error.title}{'.' if where else ''}{where}: {first['msg']}{found}"
+        return f"{error.title}{'.' if where else ''}{where}: {first['msg'].removeprefix('Value error, ')}{found}"
     text = " ".join(str(error).split()) or "no message"
     return f"{type(error).__name__}: {text if len(text) <= 300 else text[:299] + '…'}"
 

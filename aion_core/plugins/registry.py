@@ -50,8 +50,9 @@ class Registry:
         for failure in self.failures:
             if declared.get(key) in failure.keys:
                 raise DisabledKeyError(f"{key!r} is disabled: {failure}")
+        loaded = {p.name for p in self.plugins}
         for failure in self.failures:
-            if key.startswith(f"{failure.plugin}_"):
+            if failure.plugin not in loaded and key.startswith(f"{failure.plugin}_"):
                 raise DisabledKeyError(f"{key!r} is not available: {failure}")
         chosen = selection()
         limit = "" if chosen is None else f" {ENVIRONMENT} restricts the plugins to {', '.join(chosen) or 'none'}."

@@ -316,10 +316,15 @@ def _factor(found: str, wanted: str, name: str, power: int = 1) -> float:
     from astropy import units
 
     try:
-        return float(units.Unit(found).to(units.Unit(wanted) ** power))
+        source, target = units.Unit(found), units.Unit(wanted)
+        if source == target and power == 1:
+            return 1.0
+        if isinstance(source, units.UnitBase) and isinstance(target, units.UnitBase):  # else logarithmic: no factor
+            return float(source.to(target**power))
     except (units.UnitsError, ValueError, TypeError):
-        shown = f"'{wanted}'{f' to the power {power}' if power != 1 else ''}" if wanted else "a dimensionless number"
-        raise InputError(f"{name} has unit '{found}'; expected {shown}, or what converts to it.") from None
+        pass
+    shown = f"'{wanted}'{f' to the power {power}' if power != 1 else ''}" if wanted else "a dimensionless number"
+    raise InputError(f"{name} has unit '{found}'; expected {shown}, or what converts to it by a factor.")
 
 
 def _numbers(value: Array, name: str, factor: float = 1.0) -> Tensor:

@@ -72,5 +72,8 @@ def write_artifact(folder: Path, artifact: Artifact) -> None:
 
 def _identical(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors hold the same bytes (so that NaN equals NaN)."""
-    a, b = a.detach().cpu().contiguous(), b.detach().cpu().contiguous()
-    return a.dtype == b.dtype and a.shape == b.shape and a.numpy().tobytes() == b.numpy().tobytes()
+    import torch
+
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    return torch.equal(*(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8) for t in (a, b)))

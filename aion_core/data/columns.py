@@ -14,6 +14,7 @@ from aion_core.contract import ModalitySpec, TokenSpace
 
 CHUNK_ROWS = 4096
 SUFFIX = ".arrow"
+HEALPIX_ORDER = 29
 MANIFEST, ROWS, CHECKSUM = "aion_manifest", "aion_rows", "aion_sha256"
 BASE_COLUMNS = ("object_id", "ra", "dec", "healpix")
 

@@ -19,14 +19,14 @@ from aion_core.data.columns import (
     BASE_COLUMNS,
     CHECKSUM,
     CHUNK_ROWS,
+    HEALPIX_ORDER,
     MANIFEST,
     ROWS,
     arrow_type,
     checksum,
     schema_of,
 )
-
-HEALPIX_ORDER = 29
+from aion_core.files import replacing
 
 Int = npt.NDArray[np.int64]
 
@@ -79,8 +79,9 @@ class StoreWriter:
         self.rows = 0
         self._pending: list[Any] = []
         self._present: set[str] = set()
-        self._scratch = _beside(self.path, "scratch")
+        self._scratch = self.path.with_name(f".{self.path.name}.{os.getpid()}.scratch")
         with _writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = pa.OSFile(str(self._scratch), "wb")
             self._sink = pa.ipc.new_file(self._file, schema_of(space))
 
@@ -147,17 +148,14 @@ class StoreWriter:
 
     def close(self) -> None:
         """Write what is pending, the manifest and the checksum, and give the file its name."""
-        final = _beside(self.path, "part")
         try:
             self._flush(1)
             with _writing(self.path):
                 self._sink.close()
                 self._file.close()
-                self._finish(final)
-                final.replace(self.path)
-                _sync_folder(self.path.parent)
+                with replacing(self.path) as temporary:
+                    self._finish(temporary)
         finally:
-            final.unlink(missing_ok=True)
             self._scratch.unlink(missing_ok=True)
 
     def _finish(self, final: Path) -> None:
@@ -170,12 +168,9 @@ class StoreWriter:
             batches = [reader.get_batch(i).select(names) for i in range(reader.num_record_batches)]
             metadata[CHECKSUM] = checksum(batches, metadata)
             schema = schema_of(space).with_metadata(metadata)
-            with final.open("wb") as file:
-                with pa.ipc.new_file(file, schema) as sink:
-                    for batch in batches:
-                        sink.write_batch(pa.record_batch(batch.columns, schema=schema))
-                file.flush()
-                os.fsync(file.fileno())
+            with pa.OSFile(str(final), "wb") as file, pa.ipc.new_file(file, schema) as sink:
+                for batch in batches:
+                    sink.write_batch(pa.record_batch(batch.columns, schema=schema))
 
     def discard(self) -> None:
         """Give up: remove what was written so far."""
@@ -248,20 +243,5 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if not path.parent.is_dir():
-            raise InputError(f"{path}: the folder {path.parent} does not exist; make it first.") from error
         reason = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or str(error)).lower()
         raise InputError(f"{path}: cannot be written ({reason}); nothing was left behind.") from error
-
-
-def _beside(path: Path, what: str) -> Path:
-    """A hidden name in the same folder (one file system, so that renaming is atomic), this process's own."""
-    return path.with_name(f".{path.name}.{what}-{os.getpid()}")
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

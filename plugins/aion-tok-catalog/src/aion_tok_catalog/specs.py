@@ -50,7 +50,7 @@ REDSHIFT = ModalitySpec(
         release="DESI EDR, SDSS DR17",
         doi="10.3847/1538-3881/ad3217",
     ),
-    tokenizer=TokenizerSpec(path="aion_core.tokenizers.scalar:GridTokenizer", range=(0.0, 1.0)),
+    tokenizer=TokenizerSpec(path="aion_core.tokenizers.scalar:GridTokenizer", config={"codes": 1024}, range=(0.0, 1.0)),
 )
 
 MODALITIES = (SOURCES, REDSHIFT)

@@ -86,8 +86,7 @@ class AionModel(nn.Module):
         mask = None
         if not batch.input_full:
             tokens, place = tokens * valid[..., None], place * valid[..., None]
-            # An object without any input attends to its own padding (zeros): its context then is the bias alone.
-            mask = (valid | ~valid.any(dim=1, keepdim=True))[:, None, None, :]
+            mask = valid[:, None, None, :]
         x = tokens + place
         for block in self.encoder:
             x = block(x, mask)
@@ -111,9 +110,7 @@ class AionModel(nn.Module):
         heads = [e.to_logits.weight for e in self.decoder_embeddings.values()]
         weights = torch.cat(heads).split([len(h) for h in heads])
         return {
-            key: F.linear(x, w)
-            for key, x, w in zip(self.space.keys, sorted_targets, weights, strict=True)
-            if len(x)
+            key: F.linear(x, w) for key, x, w in zip(self.space.keys, sorted_targets, weights, strict=True) if len(x)
         }
 
     def _place(self, slot: Tensor, position: Tensor) -> Tensor:

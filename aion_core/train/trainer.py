@@ -166,12 +166,12 @@ class Trainer:
         self.on_step(Progress(self.step, steps, loss, lr, rate))
         if self.step % self.config.run.log_every and self.step < steps:
             return
-        heads = [(count / samples, spec.vocab_size) for count, spec in zip(counts, self.model.space.specs(), strict=True)]
+        heads = [
+            (count / samples, spec.vocab_size) for count, spec in zip(counts, self.model.space.specs(), strict=True)
+        ]
         flops = training_flops(self.model.config, micro[0].input_code.shape[1], micro[0].target_code.shape[1])
         flops += int(6 * self.model.config.dim * sum(n * v for n, v in heads))
-        by_modality = {
-            key: float(sums[i]) / counts[i] for i, key in enumerate(self.model.space.keys) if counts[i]
-        }
+        by_modality = {key: float(sums[i]) / counts[i] for i, key in enumerate(self.model.space.keys) if counts[i]}
         values = {
             "loss": loss,
             "loss_by_modality": by_modality,
@@ -292,7 +292,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any], path: str = "") -> li
         a, b = old.get(name), new.get(name)
         if here in FREE_TO_CHANGE or a == b:
             continue
-        found += _differences(a, b, f"{here}.") if isinstance(a, dict) and isinstance(b, dict) else [f"{here}: {a} → {b}"]
+        found += (
+            _differences(a, b, f"{here}.") if isinstance(a, dict) and isinstance(b, dict) else [f"{here}: {a} → {b}"]
+        )
     return found
-
-

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+
 from aion_core.contract import ModalitySpec, Provenance, Slot, TokenSpace, provenance_id
 from aion_core.model import AionConfig, AionModel
 

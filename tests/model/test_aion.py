@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
+
 from aion_core.contract import AionError, InputError, Slot, TokenSpace, UnknownKeyError
 from aion_core.data.batches import batch_of_tokens
 from aion_core.model import AionConfig, AionModel
@@ -44,6 +47,8 @@ def test_an_object_with_no_token_at_all_gives_finite_predictions(model, tokens) 
     given["test_r"][0] = -1
     given["test_image"][0] = -1
     assert model.logits(given, ["test_g"])["test_g"].isfinite().all()
+    model(batch_of_tokens(model.space, given, tokens(2, "test_g"))).sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_positions_and_provenance_are_told_apart(model) -> None:
@@ -88,8 +93,6 @@ def test_a_sequence_sees_its_past_and_not_its_future(model, tokens) -> None:
     batch = batch_of_tokens(model.space, given, {"test_sources": codes})
 
     def decoded(previous: torch.Tensor) -> torch.Tensor:
-        from dataclasses import replace
-
         teacher = replace(batch, target_input=previous)
         with torch.no_grad():
             return model.decode(teacher, *model.encode(teacher))[0]
@@ -99,6 +102,24 @@ def test_a_sequence_sees_its_past_and_not_its_future(model, tokens) -> None:
     before, after = decoded(codes), decoded(changed)
     assert torch.allclose(before[:10], after[:10], **CLOSE)
     assert (before[10:] - after[10:]).abs().amax(-1).min() > 1e-4
+
+
+def test_a_sequence_is_fed_the_embedding_of_its_previous_token(model, tokens) -> None:
+    """Of that very code in that very modality: the table holds the mask token and all sequences together."""
+    codes = torch.full((1, 20), 250)
+    batch = batch_of_tokens(model.space, tokens(1, "test_image"), {"test_sources": codes})
+    batch = replace(batch, target_input=codes)
+    table = model.decoder_embeddings["test_sources"].token_emb.weight
+
+    def changed_by(row: int) -> bool:
+        with torch.no_grad():
+            before = model.decode(batch, *model.encode(batch))
+            table[row] += 1
+            after = model.decode(batch, *model.encode(batch))
+            table[row] -= 1
+        return not torch.allclose(before, after, **CLOSE)
+
+    assert [row for row in (0, 249, 250, 251) if changed_by(row)] == [250]
 
 
 def test_every_parameter_takes_part_in_every_step(model, tokens) -> None:

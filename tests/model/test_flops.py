@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
 from aion_core.data.batches import batch_of_tokens
 from aion_core.model import PRESETS, AionConfig, AionModel
 from aion_core.model.flops import forward_flops, training_flops
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 
 @pytest.mark.parametrize("gated", [True, False])

@@ -1,0 +1,168 @@
+"""Schedule, optimiser groups, metrics, signals, checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from aion_core.contract import InputError
+from aion_core.engine import (
+    Checkpoints,
+    MetricsLog,
+    OptimizerSettings,
+    StopFlag,
+    build_optimizer,
+    learning_rate,
+)
+from aion_core.files import read_json, replacing, write_json, write_safetensors
+
+
+def make_training(steps: int = 3) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
+    settings = OptimizerSettings(steps=10, lr=0.1, weight_decay=0.5)
+    optimizer = build_optimizer(model, settings, decays=lambda name, p: p.ndim == 2)
+    for _ in range(steps):
+        train_once(model, optimizer)
+    return model, optimizer
+
+
+def train_once(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    model(torch.arange(8.0).view(2, 4)).square().sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+class TestSchedule:
+    settings = OptimizerSettings(steps=100, lr=1.0, final_lr=0.1, warmup_steps=10)
+
+    def test_warms_up_to_the_peak_and_falls_to_the_final_rate(self) -> None:
+        rates = [learning_rate(step, self.settings) for step in range(100)]
+        assert rates[:11] == sorted(rates[:11])
+        assert rates[10] == pytest.approx(1.0)
+        assert rates[10:] == sorted(rates[10:], reverse=True)
+        assert learning_rate(100, self.settings) == pytest.approx(0.1)
+        assert min(rates) > 0
+
+    def test_half_way_down_is_the_mean_of_peak_and_final(self) -> None:
+        assert learning_rate(55, self.settings) == pytest.approx(0.55)
+
+    def test_a_warm_up_that_never_ends_is_refused(self) -> None:
+        with pytest.raises(ValidationError, match="must be below steps"):
+            OptimizerSettings(steps=10, warmup_steps=10)
+
+
+def test_parameters_without_decay_and_without_gradient_stay_bit_identical() -> None:
+    table, matrix = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2, 2))
+    model = nn.ParameterDict({"table": table, "matrix": matrix})
+    optimizer = build_optimizer(model, OptimizerSettings(steps=2, lr=0.1, weight_decay=0.5), lambda n, p: p.ndim == 2)
+    table.grad, matrix.grad = torch.zeros(3), torch.zeros(2, 2)
+    optimizer.step()
+    assert torch.equal(table, torch.ones(3))
+    assert (matrix < 1).all()
+
+
+class TestCheckpoints:
+    def save(self, folder, model, optimizer, step, keep=2):
+        write = lambda path: write_safetensors(path / "model.safetensors", model.state_dict())  # noqa: E731
+        return Checkpoints(folder).save(step, model, write, optimizer, {"step": step}, keep)
+
+    def test_training_continues_bitwise_from_a_checkpoint(self, tmp_path) -> None:
+        from safetensors.torch import load_file
+
+        model, optimizer = make_training(3)
+        saved = self.save(tmp_path, model, optimizer, 3)
+        train_once(model, optimizer)
+        again, fresh = make_training(0)
+        again.load_state_dict(load_file(saved.folder / "model.safetensors"))
+        saved.load_optimizer(fresh, again)
+        train_once(again, fresh)
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+
+    def test_only_the_last_few_stay(self, tmp_path) -> None:
+        model, optimizer = make_training(1)
+        for step in (1, 2, 3, 10):
+            self.save(tmp_path, model, optimizer, step)
+        assert [c.step for c in Checkpoints(tmp_path).all()] == [3, 10]
+        assert Checkpoints(tmp_path).latest().state() == {"step": 10}
+
+    def test_what_a_killed_process_left_behind_is_not_a_checkpoint(self, tmp_path) -> None:
+        model, optimizer = make_training(1)
+        torn = tmp_path / ".step-00000009.123.tmp"
+        torn.mkdir()
+        (torn / "model.safetensors").write_bytes(b"half")
+        assert Checkpoints(tmp_path).latest() is None
+        self.save(tmp_path, model, optimizer, 1)
+        assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
+
+    def test_a_failed_save_leaves_the_previous_checkpoint(self, tmp_path) -> None:
+        model, optimizer = make_training(1)
+        self.save(tmp_path, model, optimizer, 1)
+
+        def full_disk(path) -> None:
+            (path / "model.safetensors").write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+
+        with pytest.raises(OSError, match="No space"):
+            Checkpoints(tmp_path).save(2, model, full_disk, optimizer, {}, 2)
+        assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
+
+    def test_a_damaged_optimizer_file_is_a_sentence(self, tmp_path) -> None:
+        model, optimizer = make_training(1)
+        saved = self.save(tmp_path, model, optimizer, 1)
+        (saved.folder / "optimizer.safetensors").write_bytes(b"\x00" * 64)
+        with pytest.raises(InputError, match="not a whole safetensors file"):
+            saved.load_optimizer(optimizer, model)
+
+
+class TestMetrics:
+    def test_lines_after_the_checkpoint_are_dropped_on_resume(self, tmp_path) -> None:
+        log = MetricsLog(tmp_path / "metrics.jsonl")
+        for step in (1, 2, 3):
+            log.write("train", step, {"loss": 1.0 / step})
+        with log.path.open("a") as file:
+            file.write('{"kind": "train", "step": 4, "lo')  # the process died here
+        log.resume_at(2)
+        assert [line["step"] for line in log.read()] == [1, 2]
+        log.write("train", 3, {"loss": 0.0})
+        assert [json.loads(line)["step"] for line in log.path.read_text().splitlines()] == [1, 2, 3]
+
+
+def test_a_signal_raises_a_flag_and_the_handler_goes_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with StopFlag() as stop:
+        assert stop.raised is None
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.raised is signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+class TestFiles:
+    def test_a_failure_leaves_the_old_file_and_nothing_else(self, tmp_path) -> None:
+        path = tmp_path / "a.json"
+        write_json(path, {"old": 1})
+        with pytest.raises(RuntimeError), replacing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+        assert read_json(path) == {"old": 1}
+        assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+    def test_a_folder_is_replaced_as_a_whole(self, tmp_path) -> None:
+        for name in ("first", "second"):
+            with replacing(tmp_path / "set") as temporary:
+                temporary.mkdir()
+                (temporary / name).write_text(name)
+        assert [p.name for p in (tmp_path / "set").iterdir()] == ["second"]
+        assert [p.name for p in tmp_path.iterdir()] == ["set"]
+
+    @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])
+    def test_damaged_json_is_a_sentence(self, tmp_path, content) -> None:
+        (tmp_path / "a.json").write_bytes(content)
+        with pytest.raises(InputError, match="not a readable JSON"):
+            read_json(tmp_path / "a.json")

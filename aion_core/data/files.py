@@ -98,8 +98,8 @@ def find_reader(path: Path | str, registry: Registry) -> tuple[ReaderSpec, Reade
 
 def sample_files(registry: Registry) -> list[Path]:
     """Return the real files that readers name as samples, where the packages that carry them are installed."""
-    names = dict.fromkeys(sample for spec in registry.readers for sample in spec.samples)
-    return [path for name in names if (path := _resource(name)) is not None]
+    paths = (_resource(sample) for spec in registry.readers for sample in spec.samples)
+    return list(dict.fromkeys(path for path in paths if path is not None))
 
 
 def _matches(path: Path, spec: ReaderSpec) -> bool:

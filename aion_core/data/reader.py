@@ -7,13 +7,15 @@ Units, zero points, mask polarity, wavelength order and byte order are normalise
 from __future__ import annotations
 
 import gzip
+import os
 import warnings
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -75,14 +77,24 @@ class Reader(ABC):
 
 
 def fits_columns(path: Path) -> dict[str, str] | None:
-    """Return ``{lower-case name: name}`` of the columns of a file's first table; None if it has no readable one."""
+    """Return ``{lower-case name: name}`` of the columns of a file's first table; None if it has no readable one.
+
+    Reads headers only, and none behind that table's, so that a file cut short still tells what it was to be.
+    """
     if not _is_fits(path):
         return None
+    from astropy.io import fits
+
     try:
-        with _first_table(path) as table:
-            return {name.lower(): name for name in reversed(table.columns.names)}
-    except InputError:
-        return None
+        with _stream(path) as file, _quiet():
+            while header := fits.Header.fromfile(file):
+                if header.get("XTENSION") in ("BINTABLE", "TABLE") and "ZIMAGE" not in header:
+                    names = [header[f"TTYPE{i}"] for i in range(1, header["TFIELDS"] + 1)]
+                    return {name.lower(): name for name in reversed(names)}
+                file.seek(header.data_size_padded, os.SEEK_CUR)
+    except (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, zlib.error, fits.VerifyError):
+        pass
+    return None
 
 
 def fits_rows(path: Path, names: Collection[str], batch_size: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
@@ -109,68 +121,62 @@ def fits_rows(path: Path, names: Collection[str], batch_size: int) -> Iterator[d
         If the file is cut short or damaged; the message says where.
     """
     with _first_table(path) as table:
-        _check_length(path, table)
         present = {name.lower(): name for name in reversed(table.columns.names) if name.lower() in names}
         for start in range(0, table.header["NAXIS2"], batch_size):
-            try:
-                rows = table.data[start : start + batch_size]
-                yield {lower: _native(rows[name]) for lower, name in present.items()}
-            except (OSError, ValueError, TypeError, IndexError, EOFError) as error:
-                raise InputError(
-                    f"{path}: rows {start} … {start + batch_size - 1} of the table are damaged ({error})."
-                ) from error
-
-
-def _is_fits(path: Path) -> bool:
-    try:
-        with gzip.open(path) if _compressed(path) else path.open("rb") as file:
-            return file.read(6) == b"SIMPLE"
-    except (OSError, EOFError):
-        return False
-
-
-@contextmanager
-def _first_table(path: Path) -> Iterator[Any]:
-    """Yield the first table HDU of a FITS file."""
-    from astropy.io import fits
-
-    hdus = _open(path)
-    with hdus:
-        tables = (h for h in hdus if isinstance(h, fits.BinTableHDU | fits.TableHDU))
-        table = next((h for h in tables if not isinstance(h, fits.CompImageHDU)), None)
-        if table is None:
-            raise InputError(f"{path}: this FITS file has no table.")
-        yield table
-
-
-def _check_length(path: Path, table: Any) -> None:
-    info, size = table.fileinfo(), path.stat().st_size
-    end = info["datLoc"] + info["datSpan"]
-    if size < end and not _compressed(path):
-        raise InputError(f"{path}: the file is cut short ({size} bytes, its table ends at {end}); fetch it again.")
-
-
-def _open(path: Path) -> Any:
-    """Return the file's HDUs, all headers read."""
-    from astropy.io import fits
-    from astropy.utils.exceptions import AstropyWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AstropyWarning)  # astropy only warns where a file is cut short; we refuse
-        hdus = None
-        try:
-            hdus = fits.open(path, mode="readonly", memmap=True)
-            hdus.readall()
-        except (OSError, EOFError, ValueError, TypeError, LookupError, fits.VerifyError) as error:
-            if hdus is not None:
-                hdus.close()
-            raise InputError(f"{path}: not a readable FITS file ({error}).") from error
-        return hdus
+            rows = table.data[start : start + batch_size]
+            yield {lower: _native(rows[name]) for lower, name in present.items()}
 
 
 def _compressed(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(2) == b"\x1f\x8b"
+
+
+def _stream(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path)) if _compressed(path) else path.open("rb")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence astropy's warnings about odd or short files: what matters of it is an error of ours."""
+    from astropy.utils.exceptions import AstropyWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AstropyWarning)
+        yield
+
+
+def _is_fits(path: Path) -> bool:
+    try:
+        with _stream(path) as file:
+            return file.read(6) == b"SIMPLE"
+    except (OSError, EOFError, zlib.error):
+        return False
+
+
+@contextmanager
+def _first_table(path: Path) -> Iterator[Any]:
+    """Yield the first table HDU of a FITS file, which is known to be there as a whole."""
+    from astropy.io import fits
+
+    hdus = table = None
+    try:
+        with _quiet():
+            hdus = fits.open(path, mode="readonly", memmap=True)
+            found = (h for h in hdus if isinstance(h, fits.BinTableHDU | fits.TableHDU))
+            table = next((h for h in found if not isinstance(h, fits.CompImageHDU)), None)
+        if table is None:
+            raise InputError(f"{path}: no table is in this FITS file, or it is cut short before its end.")
+        info, size = table.fileinfo(), path.stat().st_size
+        end = info["datLoc"] + info["datSpan"]
+        if size < end and not _compressed(path):
+            raise InputError(f"{path}: the file is cut short ({size} bytes, its table ends at {end}); fetch it again.")
+        yield table
+    except (OSError, EOFError, ValueError, TypeError, LookupError, zlib.error, fits.VerifyError) as error:
+        raise InputError(f"{path}: not a whole FITS file ({error}).") from error
+    finally:
+        if hdus is not None:
+            hdus.close()
 
 
 def _native(column: Any) -> npt.NDArray[Any]:

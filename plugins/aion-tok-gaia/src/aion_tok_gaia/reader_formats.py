@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -44,7 +45,7 @@ def column_names(path: Path) -> dict[str, str]:
         if kind == "fits":
             return fits_columns(path) or {}
         return _lower(_NAMES[kind](path))
-    except (OSError, EOFError, ValueError, LookupError, TypeError, csv.Error, ElementTree.ParseError):
+    except (OSError, EOFError, zlib.error, ValueError, LookupError, TypeError, csv.Error, ElementTree.ParseError):
         return {}
 
 
@@ -63,7 +64,7 @@ def table_rows(path: Path, names: Collection[str], batch_size: int) -> Iterator[
         return
     try:
         yield from _ROWS[kind](path, names, batch_size)
-    except (OSError, EOFError, ValueError, TypeError, LookupError, ElementTree.ParseError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, TypeError, LookupError) as error:
         raise InputError(f"{path}: the table cannot be read ({_first_line(error)}).") from error
 
 
@@ -72,7 +73,7 @@ def _kind(path: Path) -> str:
     try:
         with _open(path) as file:
             head = file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
-    except (OSError, EOFError):
+    except (OSError, EOFError, zlib.error):
         return "text"
     if head.startswith(b"SIMPLE"):
         return "fits"
@@ -188,11 +189,11 @@ def _votable_names(path: Path) -> list[str]:
 
 def _votable_rows(path: Path, names: Collection[str], batch_size: int) -> Iterator[Columns]:
     from astropy.io import votable
-    from astropy.io.votable.exceptions import VOTableSpecError
+    from astropy.io.votable.exceptions import VOWarning
 
     try:
         table = votable.parse(path).get_first_table()
-    except VOTableSpecError as error:
+    except VOWarning as error:
         raise ValueError(error) from error
     found = {field.name.lower(): table.array[field.ID] for field in reversed(table.fields)}
     columns = {name: _column(name, found[name], path) for name in found if name in names}

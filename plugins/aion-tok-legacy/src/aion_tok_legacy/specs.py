@@ -1,7 +1,7 @@
 """What the Legacy Surveys measure: an image, a segmentation map, and twelve numbers of the Tractor catalogue.
 
 Fluxes are nanomaggies as in the catalogue (AB, zero point 22.5; 1 nmgy = 3.631e-6 Jy), written ``nmgy``, the name
-under which astropy knows the unit; `astropy.units.zero_point_flux` converts it to janskys.
+under which astropy knows the unit; `astropy.units.zero_point_flux` converts it.
 
 Sources: Dey et al. 2019 (AJ 157, 168); W1 to W4 from WISE, Wright et al. 2010 (AJ 140, 1868); E(B-V) from
 Schlegel, Finkbeiner & Davis 1998 (ApJ 500, 525).

@@ -89,6 +89,15 @@ class Tokenizer(nn.Module, ABC):
     def loss(self, *observations: Observation) -> dict[str, Tensor]:
         """Return the terms of the reconstruction loss by name, each averaged over the objects given."""
 
+    def reconstruct(self, obs: Observation) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the codes of an observation, its numbers, and what the codes decode to: the last two of one shape.
+
+        What does not count (masked, missing) is NaN in either. Tokenizers whose decoding needs a context, or whose
+        observations have more than one field, override this.
+        """
+        tokens, field = self.encode(obs), obs.batched[0]
+        return tokens, getattr(self.accept(obs), field), getattr(self.decode(tokens), field)
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 of all that decides which codes this modality gets: class, preprocessing, settings, tensors."""

@@ -157,8 +157,8 @@ def _contents(root: Path, registry: Registry) -> tuple[list[ModalitySpec], dict[
 
 
 def _missing(slot: Slot) -> str:
-    origin = slot.distribution or f"the plugin {slot.spec.plugin!r}"
-    return f"{slot.key} needs a plugin that is not installed: pip install {origin}"
+    mend = f"pip install {slot.distribution}" if slot.distribution else "install the plugin that declares it"
+    return f"{slot.key} needs a plugin that is not installed: {mend}"
 
 
 def _wanted(key: str, specs: list[ModalitySpec], unusable: Mapping[str, str], root: Path) -> ModalitySpec:

@@ -219,6 +219,13 @@ def test_batches_of_any_size_hold_the_same(gaia: Path, name: str) -> None:
 # --- damaged and foreign files ---
 
 
+def test_a_magnitude_of_zero_is_not_measured(tmp_path: Path) -> None:
+    path = tmp_path / "rows.fits"
+    columns = {"source_id": [1, 2, 3], "ref_epoch": [2016.0] * 3, "phot_rp_mean_mag": [0.0, np.nan, 12.0]}
+    Table(columns).write(path)
+    assert ["gaia_flux_rp" in measured for measured in read(path).values()] == [False, False, True]
+
+
 @pytest.mark.parametrize("kind", ["csv", "fits"])
 def test_another_number_of_coefficients_is_refused_with_row_and_count(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"short.{kind}"
@@ -231,8 +238,9 @@ def test_another_number_of_coefficients_is_refused_with_row_and_count(tmp_path: 
         cells[:] = good, short
         columns = [fits.Column("source_id", "K", array=[10, 11]), fits.Column("bp_coefficients", "PD()", array=cells)]
         fits.BinTableHDU.from_columns(columns).writeto(path)
-    with pytest.raises(InputError, match=r"short.*row 2 \(source_id 11\) has 54 bp_coefficients, expected 55"):
-        read(path)
+    for size in (1, 2):
+        with pytest.raises(InputError, match=r"short.*row 2 \(source_id 11\) has 54 bp_coefficients, expected 55"):
+            read(path, size)
 
 
 def test_a_fits_file_that_is_cut_short_is_refused(gaia: Path, tmp_path: Path) -> None:

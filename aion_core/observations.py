@@ -16,7 +16,7 @@ the modality's own unit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self, TypeAlias
 
@@ -361,7 +361,7 @@ def _bad(value: Array | None, name: str) -> Tensor | None:
 
 
 def _band_names(bands: Sequence[str], count: int) -> tuple[str, ...]:
-    if isinstance(bands, str) or not all(isinstance(b, str) for b in bands):
+    if isinstance(bands, str) or not isinstance(bands, Iterable) or not all(isinstance(b, str) for b in bands):
         raise InputError(f"Image.bands is {bands!r}; expected a sequence of {count} band names.")
     names = tuple(bands)
     if len(names) != count:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from aion_core.contract import InputError, TokenSpace
+from aion_core.contract import SEQUENCE_IDS, InputError, ModalitySpec, TokenSpace
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,17 @@ class TokenBatch:
         return replace(self, **moved)
 
 
+def n_positions(spec: ModalitySpec) -> int:
+    """Positions that a modality takes: its tokens; in a sequence one more an item for sentinels and end."""
+    return spec.n_tokens + (spec.n_tokens // spec.item_tokens if spec.order == "causal" else 0)
+
+
 def batch_of_tokens(
-    space: TokenSpace, inputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], check: bool = True
+    space: TokenSpace,
+    inputs: Mapping[str, Tensor],
+    targets: Mapping[str, Tensor],
+    check: bool = True,
+    previous: Mapping[str, Tensor] | None = None,
 ) -> TokenBatch:
     """Build the batch that asks for `targets` given `inputs`, all tokens kept, nothing masked at random.
 
@@ -77,6 +86,8 @@ def batch_of_tokens(
         become padding where they stand. Target codes only matter to a loss.
     check
         Whether to look for codes outside the vocabulary (which waits for the device the codes are on).
+    previous
+        What the decoder sees in the places of a target modality, of the target's shape; the mask token by default.
     """
     size = {len(codes) for side in (inputs, targets) for codes in side.values()}
     if len(size) != 1:
@@ -98,7 +109,7 @@ def batch_of_tokens(
         target_code=t_code,
         target_slot=t_slot,
         target_position=t_position,
-        target_input=torch.full_like(t_code, -1),
+        target_input=_target_input(space, targets, previous or {}, t_code),
         target_order=order[: int(counts.sum())],
         target_counts=tuple(counts.tolist()),
         input_full=bool((slot >= 0).all()),
@@ -112,12 +123,59 @@ def _columns(space: TokenSpace, index: int, codes: Tensor, check: bool) -> tuple
     spec = space.slots[index].spec
     flat = torch.as_tensor(codes).flatten(1).to(torch.int64) if codes.ndim > 1 else codes[:, None].to(torch.int64)
     causal = spec.order == "causal"
-    if flat.shape[1] > spec.n_tokens or (flat.shape[1] < spec.n_tokens and not causal):
+    most = n_positions(spec)
+    if flat.shape[1] > most or (flat.shape[1] < most and not causal):
         raise InputError(
-            f"{spec.key}: {flat.shape[1]} tokens an object, expected {'at most ' if causal else ''}{spec.n_tokens}."
+            f"{spec.key}: {flat.shape[1]} tokens an object, expected {'at most ' if causal else ''}{most}."
         )
     if check and flat.numel() and (int(flat.min()) < -1 or int(flat.max()) >= spec.vocab_size):
         raise InputError(f"{spec.key}: codes must be −1 (absent) or 0 … {spec.vocab_size - 1}.")
     absent = flat < 0
     position = torch.arange(flat.shape[1], device=flat.device).expand_as(flat)
     return flat.clamp(min=0), torch.where(absent, -1, index), position
+
+
+def _target_input(
+    space: TokenSpace, targets: Mapping[str, Tensor], previous: Mapping[str, Tensor], codes: Tensor
+) -> Tensor:
+    if not previous:
+        return torch.full_like(codes, -1)
+    parts = [previous.get(key, torch.full_like(targets[key], -1)) for key in sorted(targets, key=space.index)]
+    return torch.cat([part.flatten(1) for part in parts], dim=1)
+
+
+def conditional_batch(
+    tokens: Mapping[str, Any], inputs: Sequence[str], targets: Sequence[str], space: TokenSpace
+) -> TokenBatch:
+    """Build the batch that asks for whole modalities given whole others: nothing is masked at random.
+
+    A causal sequence is asked for from its first token to its end, teacher-forced, as if all of it were one hidden run.
+
+    Parameters
+    ----------
+    tokens
+        ``{key: codes [B, n] or [B, *shape]}``, arrays or tensors; −1 where an object lacks the modality, in which case
+        its places are padding.
+    inputs, targets
+        Keys of `tokens`; none may be both.
+    space
+        The model's token space.
+    """
+    if both := set(inputs) & set(targets):
+        raise InputError(f"{min(both)} cannot be both input and target of one prediction.")
+    codes = {key: torch.as_tensor(tokens[key]).flatten(1).to(torch.int64) for key in (*inputs, *targets)}
+    asked, previous = {key: codes[key] for key in targets}, {}
+    for key in targets:
+        if space[key].spec.order == "causal":
+            asked[key], previous[key] = _teacher_forced(codes[key])
+    return batch_of_tokens(space, {key: codes[key] for key in inputs}, asked, previous=previous)
+
+
+def _teacher_forced(codes: Tensor) -> tuple[Tensor, Tensor]:
+    """From sequences ``[B, n]`` to targets and what precedes them ``[B, n + 1]``; −1 behind each sequence's end."""
+    empty = codes.new_full((len(codes), 1), -1)
+    target, length = torch.cat([codes, empty], dim=1), (codes >= 0).sum(dim=1)
+    there = torch.arange(target.shape[1], device=codes.device) <= torch.where(length > 0, length, -1)[:, None]
+    target = torch.where(there & (target < 0), SEQUENCE_IDS.end, target)
+    before = torch.cat([empty + 1 + SEQUENCE_IDS.first_sentinel, codes], dim=1)
+    return target, torch.where(there, before, -1)

@@ -16,7 +16,7 @@ Float = npt.NDArray[np.float64]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 #: (fewest bits, most bits, pairs of Feistel rounds): where the halves have few bits, each round mixes little.
-_ROUNDS = ((1, 6, 16), (7, 32, 3))
+_ROUNDS = ((1, 5, 16), (6, 6, 5), (7, 32, 3))
 
 
 def mix(x: U64) -> U64:
@@ -97,7 +97,5 @@ def _scramble(x: U32, round_key: U32) -> U32:
     x += round_key
     x ^= x >> np.uint32(16)
     x *= np.uint32(0x85EBCA6B)
-    x ^= x >> np.uint32(13)
-    x *= np.uint32(0xC2B2AE35)
-    x ^= x >> np.uint32(16)
+    x ^= x >> np.uint32(15)
     return x

@@ -91,6 +91,12 @@ def test_two_distributions_may_share_a_plugin_name(document):
     assert usable["pair_flux"] == usable["pair_mag"] == "pair"
 
 
+def test_a_plugin_whose_metadata_is_empty_still_loads(document):
+    (plugin,) = (plugin for plugin in document["plugins"] if plugin["name"] == "nameless")
+    assert plugin["modalities"] == ["nameless_flux"]
+    assert plugin["distribution"] == "unknown distribution"
+
+
 def test_what_a_plugin_prints_stays_out_of_the_json(everything, broken, document):
     assert "noisy_flux" in {modality["key"] for modality in document["modalities"]}
     done = broken.python(everything, "-m", "aion_core.cli", "plugins", "--json")

@@ -159,7 +159,9 @@ def _validated(cls: type[TokenSpace], data: dict[str, Any]) -> TokenSpace:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise TokenSpaceError(f"Not a valid token space: {where + ': ' if where else ''}{first['msg'].removeprefix('Value error, ')}.") from None
+        raise TokenSpaceError(
+            f"Not a valid token space: {where + ': ' if where else ''}{first['msg'].removeprefix('Value error, ')}."
+        ) from None
 
 
 def _short(slot: Slot) -> str:

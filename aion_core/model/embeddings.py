@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aion_core.contract import ModalitySpec, TokenSpace
+from aion_core.data.batches import n_positions
 
 
 class TokenTable(nn.Module):
@@ -68,14 +69,14 @@ class Positions(nn.Module):
 
 
 def position_table(spec: ModalitySpec, dim: int) -> Tensor:
-    """Sine–cosine positions ``[n, D]`` of a modality's tokens, as in the release (REFERENCE section 3).
+    """Sine–cosine positions ``[n_positions, D]`` of a modality, as in the release (REFERENCE section 3).
 
     For a grid of H × W tokens the first half of the channels encodes ``index // H`` and the second ``index % H``,
     each as sines then cosines; a sequence encodes its index. A scalar is a grid of one token.
     """
-    index = torch.arange(spec.n_tokens)
     if spec.position == "seq1d":
-        return _sines(index, dim)
+        return _sines(torch.arange(n_positions(spec)), dim)
+    index = torch.arange(spec.n_tokens)
     height = spec.shape[0]
     return torch.cat([_sines(index // height, dim // 2), _sines(index % height, dim // 2)], dim=1)
 

@@ -59,7 +59,7 @@ def describe(path: Path) -> dict[str, Any]:
     return {
         "path": str(folder),
         "step": state.get("step"),
-        "samples": state.get("index"),
+        "position": state.get("position"),
         "parameters": _parameters(shapes),
         "config": {k: v for k, v in read_json(folder / CONFIG).items() if not k.startswith("domains_")},
         "modalities": [

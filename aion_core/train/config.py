@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from aion_core.contract import AionError, did_you_mean
 from aion_core.data.masking import MaskingConfig
+from aion_core.data.split import SplitConfig
 from aion_core.engine.settings import CheckpointSettings, OptimizerSettings, Settings
 from aion_core.model.config import PRESETS, AionConfig
 
@@ -43,8 +44,7 @@ class DataSettings(Settings):
     modalities: tuple[str, ...] | None = Field(default=None, description="default: all that the stores have")
     batch_size: int = Field(default=64, ge=1, description="samples per forward pass")
     accumulate: int = Field(default=1, ge=1, description="forward passes per optimiser step")
-    validation_fraction: float = Field(default=0.1, ge=0, lt=1, description="share of sky cells held out")
-    validation_order: int = Field(default=8, ge=0, le=29, description="HEALPix order of the cells; 8 is 14 arcmin")
+    split: SplitConfig = SplitConfig()
     accept_fingerprints: tuple[str, ...] = Field(default=(), description="keys whose other fingerprint is intended")
 
 
@@ -167,7 +167,10 @@ def _sentence(error: ValidationError, root: type[BaseModel]) -> str:
         return f"there is no setting {place!r}.{did_you_mean(str(first['loc'][-1]), known)}"
     if first["type"] == "missing":
         return f"the setting {place!r} is missing."
-    return f"{place}: {first['msg'].removeprefix('Value error, ')} (found {str(first['input'])[:60]!r})."
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":  # one of ours, which says what was found
+        return f"{place}: {message}."
+    return f"{place}: {message} (found {str(first['input'])[:60]!r})."
 
 
 def _fields_at(root: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from aion_core.contract import AionError
 from aion_core.data.batches import TokenBatch
-from aion_core.data.masking import MaskingConfig
+from aion_core.data.loader import Position
 from aion_core.engine import Checkpoint, Checkpoints, MetricsLog, StopFlag, build_optimizer, learning_rate
 from aion_core.files import write_json
 from aion_core.model import AionModel
@@ -25,9 +25,10 @@ from aion_core.model.flops import training_flops
 from aion_core.train.config import TrainConfig
 from aion_core.train.data import TrainingData
 from aion_core.train.evaluation import HeldOut, conditional_loss, masked_losses, modality_loss
+from aion_core.train.plan import plan
 
 #: Settings that may differ between the two halves of a resumed run: they do not touch the parameters.
-FREE_TO_CHANGE = ("evaluate", "checkpoint", "run.log_every")
+FREE_TO_CHANGE = ("evaluate", "checkpoint", "run.folder", "run.log_every")
 
 
 @dataclass(frozen=True)
@@ -75,13 +76,16 @@ class Trainer:
         self.data = TrainingData(config.data, config.masking, config.run.seed)
         self.checkpoints = Checkpoints(self.folder / "checkpoints")
         self.metrics = MetricsLog(self.folder / "metrics.jsonl")
+        for pair in config.evaluate.conditional:
+            self.data.space.select((pair.target, *pair.given))
         latest = self.checkpoints.latest()
         if latest:
             self._check_resumable(latest)
         self.model = AionModel(config.model.build(), self.data.space, config.run.seed).to(self.device)
         self.optimizer = build_optimizer(self.model, config.optimizer, decays=_decays)
         self.weights = self._loss_weights()
-        self.step, self.index, self.skipped = 0, 0, 0
+        self.step, self.skipped = 0, 0
+        self.position = Position(epoch=0, index=0, seed=config.run.seed)
         if latest:
             self._restore(latest)
 
@@ -93,11 +97,12 @@ class Trainer:
         settings = self.config.optimizer
         held_out: tuple[HeldOut, ...] = ()
         with StopFlag() as stop:
-            stream = self.data.batches(self.index)
+            stream = self.data.batches(self.position)
             while self.step < settings.steps and not stop.raised:
                 waited = perf_counter()
-                micro = [next(stream) for _ in range(self.config.data.accumulate)]
-                self._train_step(micro, perf_counter() - waited)
+                drawn = [next(stream) for _ in range(self.config.data.accumulate)]
+                self.train_step([batch for batch, _ in drawn], perf_counter() - waited)
+                self.position = drawn[-1][1]
                 last = self.step == settings.steps
                 if self.step % self.config.evaluate.every == 0 or last:
                     held_out = self.evaluate()
@@ -111,7 +116,8 @@ class Trainer:
             held_out = self.evaluate()
         return Outcome(self.step, finished, stop.raised.name if stop.raised else None, held_out, self.folder)
 
-    def _train_step(self, micro: list[TokenBatch], waited: float) -> None:
+    def train_step(self, micro: list[TokenBatch], waited: float = 0.0) -> None:
+        """Do one optimiser step on some batches; a non-finite one changes nothing."""
         started = perf_counter()
         settings = self.config.optimizer
         lr = learning_rate(self.step, settings)
@@ -133,7 +139,6 @@ class Trainer:
             self._skip(micro, loss, float(norm))
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self.index += sum(len(batch) for batch in micro)
         self._report(micro, counts, sums, loss, float(norm), lr, waited, perf_counter() - started)
 
     def _skip(self, micro: list[TokenBatch], loss: float, norm: float) -> None:
@@ -177,7 +182,7 @@ class Trainer:
             "loss_by_modality": by_modality,
             "grad_norm": norm,
             "lr": lr,
-            "samples": self.index,
+            "samples": self.step * samples,
             "samples_per_second": samples / (waited + seconds),
             "tokens_per_second": rate,
             "flops_per_second": flops * samples / (waited + seconds),
@@ -185,6 +190,10 @@ class Trainer:
             "peak_memory_bytes": _peak_memory(self.device),
         }
         self.metrics.write("train", self.step, values)
+
+    def plan(self) -> dict[str, Any]:
+        """Return what `run` would do; nothing has been written."""
+        return plan(self)
 
     # -- evaluation ------------------------------------------------------------------------------------------------
 
@@ -214,7 +223,12 @@ class Trainer:
 
     def save(self) -> Checkpoint:
         """Write a checkpoint of the present step; it can also be loaded as a model."""
-        state = {"step": self.step, "index": self.index, "skipped": self.skipped, "config": self._config_json()}
+        state = {
+            "step": self.step,
+            "position": self.position,
+            "skipped": self.skipped,
+            "config": self._config_json(),
+        }
         return self.checkpoints.save(
             self.step, self.model, partial(save_model, self.model), self.optimizer, state, self.config.checkpoint.keep
         )
@@ -223,7 +237,7 @@ class Trainer:
         state = checkpoint.state()
         load_weights(self.model, checkpoint.folder / "model.safetensors")
         checkpoint.load_optimizer(self.optimizer, self.model)
-        self.step, self.index, self.skipped = state["step"], state["index"], state["skipped"]
+        self.step, self.position, self.skipped = state["step"], state["position"], state["skipped"]
         self.metrics.resume_at(self.step)
 
     def _check_resumable(self, checkpoint: Checkpoint) -> None:

@@ -1,0 +1,118 @@
+"""What a run trains on and what it is judged by: stores opened, their token spaces joined, the sky split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import numpy as np
+
+from aion_core.contract import AionError, TokenSpace
+from aion_core.data.batches import TokenBatch
+from aion_core.data.loader import Position, TokenLoader
+from aion_core.data.masking import MaskingConfig
+from aion_core.data.split import split_mask
+from aion_core.data.store import TokenStore
+from aion_core.train.config import DataSettings
+from aion_core.train.evaluation import Rows, code_counts, unconditional_entropy
+
+
+class TrainingData:
+    """The stores of a run.
+
+    Attributes
+    ----------
+    space
+        The token space of all stores together, in the order in which they were named, or of `modalities`.
+    train, validation
+        Stores with the rows of each side of the split.
+    """
+
+    def __init__(self, settings: DataSettings, masking: MaskingConfig, seed: int) -> None:
+        self.settings, self.masking, self.seed = settings, masking, seed
+        groups = {str(i): TokenStore.open(source.stores) for i, source in enumerate(settings.train)}
+        stores = [store for group in groups.values() for store in group]
+        judged = TokenStore.open(settings.validation) if settings.validation else stores
+        self.space = joint_space([*stores, *judged], settings.modalities, settings.accept_fingerprints)
+        self._judged = judged
+        weights = {name: source.weight for name, source in zip(groups, settings.train, strict=True)}
+        self.loader = TokenLoader(
+            groups,
+            self.space,
+            settings.batch_size,
+            masking,
+            seed,
+            split="train",
+            split_config=settings.split,
+            weights=weights if len(weights) > 1 else None,
+            accept=settings.accept_fingerprints,
+            ignore=_ignored(stores, self.space),
+        )
+        self.train = [(store, self._rows(store, validation=False)) for store in stores]
+        self.validation = [(store, self._rows(store, validation=True)) for store in judged]
+
+    def batches(self, position: Position) -> Iterator[tuple[TokenBatch, Position]]:
+        """Yield training batches without end, each with the position behind it."""
+        return self.loader.batches(**position)
+
+    def held_out(self, samples: int) -> list[tuple[TokenStore, Rows]]:
+        """Return at most `samples` objects of the validation side, spread evenly over the rows of all its stores."""
+        total = sum(len(rows) for _, rows in self.validation)
+        step = max(1, -(-total // samples))
+        return [(store, rows[::step]) for store, rows in self.validation]
+
+    def validation_batches(self, samples: int) -> Iterator[TokenBatch]:
+        """Yield the same masked batches of held-out objects each time."""
+        total = min(samples, sum(len(rows) for _, rows in self.validation))
+        if not total:
+            return
+        size = min(self.settings.batch_size, total)
+        loader = TokenLoader(
+            self._judged,
+            self.space,
+            size,
+            self.masking,
+            self.seed,
+            split="validation",
+            split_config=self.settings.split,
+            accept=self.settings.accept_fingerprints,
+            ignore=_ignored(self._judged, self.space),
+            prefetch=0,
+        )
+        for start in range(0, total - size + 1, size):
+            yield loader.batch(0, start)
+
+    @cached_property
+    def entropies(self) -> dict[str, float]:
+        """Unconditional entropy of each modality that both sides have, in nats per token."""
+        found = {}
+        for spec in self.space.specs():
+            train, held_out = (code_counts(side, spec.key, spec.vocab_size) for side in (self.train, self.validation))
+            if train.any() and held_out.any():
+                found[spec.key] = unconditional_entropy(train, held_out)
+        return found
+
+    def _rows(self, store: TokenStore, validation: bool) -> Rows:
+        split = self.settings.split
+        side = split_mask(store.healpix, store.ids, split.fraction, split.order, split.seed) == validation
+        known = [key for key in store.space.keys if key in self.space]
+        return np.flatnonzero(side & store.present(known))
+
+
+def joint_space(
+    stores: Sequence[TokenStore], modalities: Sequence[str] | None, accept: Sequence[str] = ()
+) -> TokenSpace:
+    """Return one token space for several stores, whose tokens must mean the same wherever they share a key."""
+    space = TokenSpace()
+    for store in stores:
+        try:
+            space.check_readable(store.space, accept)
+        except AionError as error:
+            raise type(error)(f"{store.path}: {error}") from None
+        space = space.append(slot for slot in store.space.slots if slot.key not in space)
+    return space if modalities is None else space.select(modalities)
+
+
+def _ignored(stores: Sequence[TokenStore], space: TokenSpace) -> set[str]:
+    """What the configuration leaves out; everything else of the stores is in the joint space."""
+    return {key for store in stores for key in store.space.keys if key not in space}

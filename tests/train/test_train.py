@@ -1,0 +1,240 @@
+"""`aion train`, as a user types it: learning, resuming, refusing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from aion_core.cli import main
+from aion_core.model import AionModel
+from aion_core.train import TrainConfig, Trainer
+from aion_core.train.evaluation import modality_loss, perplexity, unconditional_entropy
+
+
+def parameters(run: Path) -> dict[str, bytes]:
+    """The last checkpoint's files that training decides."""
+    last = sorted((run / "checkpoints").glob("step-*"))[-1]
+    return {name: (last / name).read_bytes() for name in ("model.safetensors", "optimizer.safetensors")}
+
+
+def start(config: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "aion_core.cli", "train", str(config), "--json", *more]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def wait_for_checkpoint(process: subprocess.Popen[str], run: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not list((run / "checkpoints").glob("step-*")):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_it_learns_what_can_be_known_and_nothing_else(make_store, make_config, capsys) -> None:
+    make_store()
+    assert main(["train", str(make_config(steps=250)), "--json"]) == 0
+    held_out = {(h["target"], bool(h["given"])): h for h in json.loads(capsys.readouterr().out)["held_out"]}
+    followed = held_out["test_b", True]
+    assert followed["loss"] < 0.1 * followed["entropy"]
+    noise = held_out["test_noise", True]
+    assert noise["loss"] > 0.95 * noise["entropy"]
+    assert noise["entropy"] == pytest.approx(np.log(12), abs=0.05)
+
+
+def test_a_killed_run_ends_with_the_same_parameters_as_one_that_was_not(make_store, make_config, tmp_path) -> None:
+    make_store()
+    assert start(make_config("whole", 400)).wait() == 0
+    config = make_config("killed", 400)
+    process = start(config)
+    wait_for_checkpoint(process, tmp_path / "killed")
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    resumed = start(config)
+    out, err = resumed.communicate()
+    assert resumed.returncode == 0, err
+    assert json.loads(out)["finished"]
+    assert parameters(tmp_path / "killed") == parameters(tmp_path / "whole")
+    steps = [json.loads(line)["step"] for line in (tmp_path / "killed/metrics.jsonl").read_text().splitlines()]
+    assert [s for s in steps if s] == sorted(steps)
+    assert set(steps) == set(range(1, 401))
+
+
+def test_a_run_asked_to_stop_saves_and_continues_bitwise(make_store, make_config, tmp_path) -> None:
+    make_store()
+    assert start(make_config("whole", 300), "--set", "checkpoint.every=300").wait() == 0
+    config = make_config("stopped", 300)
+    process = start(config)
+    wait_for_checkpoint(process, tmp_path / "stopped")
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    outcome = json.loads(out)
+    assert outcome["stopped_by"] == "SIGTERM"
+    assert not outcome["finished"]
+    assert start(config).wait() == 0
+    assert parameters(tmp_path / "stopped") == parameters(tmp_path / "whole")
+
+
+def test_a_checkpoint_is_a_model(make_store, make_config, tmp_path) -> None:
+    make_store()
+    assert main(["train", str(make_config()), "--quiet", "--json"]) == 0
+    model = AionModel.from_pretrained(tmp_path / "run/checkpoints/step-00000020")
+    assert model.posterior({"test_a": torch.tensor([[3]])}, "test_b").shape == (1, 12)
+
+
+def test_accumulated_batches_train_like_one_large_batch(make_store, make_config, tmp_path) -> None:
+    make_store()
+    for folder, batch, accumulate in (("large", 64, 1), ("small", 16, 4)):
+        changes = [f"data.batch_size={batch}", f"data.accumulate={accumulate}", "optimizer.steps=6"]
+        assert main(["train", str(make_config(folder)), "--json", *(w for c in changes for w in ("--set", c))]) == 0
+    large, small = (
+        AionModel.from_pretrained(sorted((tmp_path / f / "checkpoints").glob("step-*"))[-1]).state_dict()
+        for f in ("large", "small")
+    )
+    for name, tensor in large.items():
+        assert torch.allclose(tensor, small[name], rtol=1e-3, atol=1e-4), name
+
+
+def test_a_non_finite_step_changes_nothing_and_names_its_samples(make_store, make_config, tmp_path) -> None:
+    make_store()
+    trainer = Trainer(TrainConfig.from_toml(make_config()))
+    trainer._open_folder()
+    stream = trainer.data.batches(trainer.position)
+    with torch.no_grad():
+        trainer.model.mask_token[0, 0, 0] = float("nan")
+    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+    batch, _ = next(stream)
+    stream.close()
+    trainer.train_step([batch])
+    after = trainer.model.state_dict()
+    assert all(torch.equal(before[k].nan_to_num(9), after[k].nan_to_num(9)) for k in before)
+    line = next(line for line in trainer.metrics.read() if line["kind"] == "skipped")
+    assert line["samples"] == batch.index.tolist()
+    assert line["step"] == 1
+
+
+def test_a_run_that_diverges_ends_with_a_sentence(make_store, make_config, tmp_path, capsys) -> None:
+    make_store()
+    changes = ("optimizer.lr=1e38", "optimizer.clip_norm=1e38", "optimizer.max_skipped=3", "optimizer.warmup_steps=0")
+    words = [word for change in changes for word in ("--set", change)]
+    assert main(["train", str(make_config()), *words]) == 2
+    error = capsys.readouterr().err
+    assert "3 steps in a row had a non-finite loss" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("optimizer.lrr=1", "there is no setting 'optimizer.lrr'. Did you mean 'lr'?"),
+        ("optimiser.lr=1", "there is no setting 'optimiser'. Did you mean 'optimizer'?"),
+        ("model.dimm=8", "there is no setting 'dimm'. Did you mean 'dim'?"),
+        ("model.dim=30", "multiple of 4"),
+        ("model.preset='aion-bb'", "Did you mean 'aion-b'?"),
+        ("optimizer.steps=0", "greater than or equal to 1"),
+        ("optimizer.warmup_steps=50", "must be below steps"),
+        ("run.precision='fp8'", "'bf16' or 'fp32'"),
+        ("run.device='gpu'", "expected auto, cpu, or cuda"),
+        ("data.modalities=['test_bb']", "Did you mean 'test_b'?"),
+        ("loss.weights={test_nois=2.0}", "Did you mean 'test_noise'?"),
+        ("evaluate.conditional=[{target='test_d', given=['test_a']}]", "No modality 'test_d'"),
+        ("data.train=[{stores=['nowhere']}]", "nowhere"),
+        ("novalue", "expected NAME.NAME=VALUE"),
+    ],
+)
+def test_bad_settings_are_one_sentence_and_leave_nothing(
+    make_store, make_config, tmp_path, capsys, change, message
+) -> None:
+    make_store()
+    assert main(["train", str(make_config()), "--set", change]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("aion: ")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_settings_are_refused_on_resume(make_store, make_config, capsys) -> None:
+    make_store()
+    config = make_config()
+    assert main(["train", str(config), "--json"]) == 0
+    capsys.readouterr()
+    assert main(["train", str(config), "--set", "optimizer.lr=0.5"]) == 2
+    assert "optimizer.lr: 0.01 → 0.5" in capsys.readouterr().err
+    assert main(["train", str(config), "--set", "evaluate.samples=50", "--json"]) == 0
+
+
+def test_stores_of_different_tokenizers_do_not_mix(make_store, make_config, capsys) -> None:
+    make_store("one")
+    make_store("two", fingerprint="b" * 64)
+    config = str(make_config())
+    assert main(["train", config]) == 2
+    assert "made by another tokenizer" in capsys.readouterr().err
+    words = [w for key in ("test_a", "test_b", "test_noise", "test_c") for w in ("--accept-fingerprint", key)]
+    assert main(["train", config, "--json", *words]) == 0
+
+
+def test_a_checkpoint_refuses_tokens_of_another_tokenizer(make_store, make_config, capsys) -> None:
+    make_store()
+    config = str(make_config())
+    assert main(["train", config, "--json"]) == 0
+    make_store(fingerprint="b" * 64)
+    capsys.readouterr()
+    assert main(["train", config, "--set", "evaluate.samples=50"]) == 2
+    assert "test_a: tokens were made by another tokenizer" in capsys.readouterr().err
+
+
+def test_a_dry_run_plans_and_writes_nothing(make_store, make_config, tmp_path, capsys) -> None:
+    make_store()
+    assert main(["train", str(make_config()), "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["parameters"] > 1000
+    assert plan["training objects"] + plan["held-out objects"] == 600
+    assert not (tmp_path / "run").exists()
+
+
+def test_bf16_trains_to_nearly_the_same_loss(make_store, make_config, capsys) -> None:
+    make_store()
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        config = make_config(precision, 100)
+        assert main(["train", str(config), "--json", "--set", f"run.precision='{precision}'"]) == 0
+        held_out = json.loads(capsys.readouterr().out)["held_out"]
+        losses[precision] = next(h["loss"] for h in held_out if h["target"] == "test_c")
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.2)
+
+
+class TestLoss:
+    def test_by_modality_a_single_token_weighs_as_much_as_a_hundred(self) -> None:
+        sums, weights = torch.tensor([2.0, 100.0, 0.0]), torch.ones(3)
+        assert modality_loss(sums, [1, 100, 0], weights, "modality") == pytest.approx(1.5)
+        assert modality_loss(sums, [1, 100, 0], weights, "token") == pytest.approx(102 / 101)
+
+    def test_weights_are_relative(self) -> None:
+        sums = torch.tensor([2.0, 100.0])
+        assert modality_loss(sums, [1, 100], torch.tensor([3.0, 1.0]), "modality") == pytest.approx((6 + 1) / 4)
+
+    def test_no_target_at_all_costs_nothing(self) -> None:
+        assert modality_loss(torch.zeros(2), [0, 0], torch.ones(2), "modality") == 0
+        assert modality_loss(torch.zeros(2), [0, 0], torch.ones(2), "token") == 0
+
+
+class TestEntropy:
+    def test_even_use_of_codes_gives_the_logarithm_of_their_number(self) -> None:
+        even = np.full(8, 1000)
+        assert unconditional_entropy(even, even) == pytest.approx(np.log(8), abs=1e-3)
+        assert perplexity(even) == pytest.approx(8)
+
+    def test_one_code_gives_none(self) -> None:
+        one = np.array([1000, 0, 0])
+        assert unconditional_entropy(one, one) == 0
+        assert perplexity(one) == pytest.approx(1)

@@ -231,7 +231,7 @@ def test_wavelengths_with_a_unit_are_converted_to_angstrom() -> None:
 
 
 def test_a_wavelength_in_seconds_is_refused() -> None:
-    with pytest.raises(InputError, match="Spectrum.wavelength has unit 's'; expected 'Angstrom'"):
+    with pytest.raises(InputError, match=r"Spectrum.wavelength has unit 's'; expected 'Angstrom'"):
         Spectrum(np.zeros((1, 2)), [1, 2] * u.s)
 
 

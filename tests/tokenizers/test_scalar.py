@@ -1,0 +1,477 @@
+"""Scalar tokenizers: codes for every number, equally used, decoded to the centre of what they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import exp, log
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from torch import Tensor
+
+from aion_core.contract import AionError, InputError, ModalitySpec
+from aion_core.observations import Image, Scalar
+from aion_core.release import Artifact, read_artifact, write_artifact
+from aion_core.tokenizers import build_tokenizer
+from aion_core.tokenizers.report import measure
+from aion_core.tokenizers.scalar import OWN, ScalarTokenizer
+
+KINDS = ["plain", "log", "coefficients", "grid"]
+SOME = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+ALL_FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True)
+Build = Callable[..., ScalarTokenizer]
+
+
+def sample(kind: str, size: int = 20_000, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    if kind == "coefficients":
+        return rng.standard_cauchy((size, 5)) * [1e4, 1e2, 1.0, 1e-2, 0.0]
+    if kind == "log":
+        return rng.lognormal(4, 1.5, size)
+    return rng.normal(1, 2, size) if kind == "plain" else rng.uniform(0, 6, size)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Build:
+    """A fitted tokenizer of each kind, fitted once."""
+    made: dict[str, Any] = {}
+
+    def build(kind: str, specs: dict[str, ModalitySpec]) -> Any:
+        if kind not in made:
+            made[kind] = build_tokenizer(specs[kind])
+            made[kind].observe(Scalar(sample(kind)))
+            made[kind].finish()
+        return made[kind]
+
+    return build
+
+
+def values_for(kind: str, data: Any) -> np.ndarray:
+    shape = (data.draw(st.integers(0, 30)), 5) if kind == "coefficients" else data.draw(st.integers(0, 30))
+    return data.draw(hnp.arrays(np.float32, shape, elements=ALL_FLOATS))
+
+
+def has_nan(values: np.ndarray) -> np.ndarray:
+    return np.isnan(values if values.ndim == 2 else values[:, None]).any(axis=1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@SOME
+@given(data=st.data())
+def test_every_number_has_a_code_of_the_vocabulary_and_nan_has_none(
+    kind: str, fitted: Build, specs: dict[str, ModalitySpec], data: Any
+) -> None:
+    values = values_for(kind, data)
+    tokens = fitted(kind, specs).encode(Scalar(values))
+    assert tokens.dtype == torch.int64
+    assert tokens.shape == (len(values), *specs[kind].shape)
+    missing = has_nan(values)
+    assert ((tokens == -1).all(dim=1).numpy() == missing).all()
+    assert ((tokens == -1).any(dim=1).numpy() == missing).all()
+    assert (tokens <= 1023).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@SOME
+@given(data=st.data())
+def test_a_code_does_not_depend_on_the_rest_of_the_batch(
+    kind: str, fitted: Build, specs: dict[str, ModalitySpec], data: Any
+) -> None:
+    tokenizer, values = fitted(kind, specs), values_for(kind, data)
+    together = tokenizer.encode(Scalar(values))
+    for i in range(len(values)):
+        assert torch.equal(tokenizer.encode(Scalar(values[i : i + 1])), together[i : i + 1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@SOME
+@given(data=st.data())
+def test_the_input_is_left_as_it_is(kind: str, fitted: Build, specs: dict[str, ModalitySpec], data: Any) -> None:
+    values = values_for(kind, data)
+    before = values.tobytes()
+    tokenizer, obs = fitted(kind, specs), Scalar(values)
+    assert torch.equal(tokenizer.encode(obs), tokenizer.encode(obs))
+    tokenizer.loss(obs)
+    assert values.tobytes() == before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@SOME
+@given(data=st.data())
+def test_greater_numbers_have_no_smaller_codes(
+    kind: str, fitted: Build, specs: dict[str, ModalitySpec], data: Any
+) -> None:
+    values = values_for(kind, data)
+    values = np.sort(values[~has_nan(values)], axis=0)
+    assert (fitted(kind, specs).encode(Scalar(values)).diff(dim=0) >= 0).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_infinities_have_the_first_and_the_last_code(kind: str, fitted: Build, specs: dict[str, ModalitySpec]) -> None:
+    ends = np.array([-np.inf, -3.4e38, np.inf], np.float32)
+    ends = np.repeat(ends[:, None], 5, axis=1) if kind == "coefficients" else ends
+    tokens = fitted(kind, specs).encode(Scalar(ends))
+    assert tokens[:, 0].tolist() == [0, 0, 1023]
+
+
+@pytest.mark.parametrize("kind", ["plain", "log", "coefficients"])
+def test_codes_of_a_quantile_tokenizer_are_used_equally(
+    kind: str, fitted: Build, specs: dict[str, ModalitySpec]
+) -> None:
+    tokenizer, values = fitted(kind, specs), sample(kind)
+    tokens = tokenizer.encode(Scalar(values))
+    for position in range(tokens.shape[1]):
+        used = measure(torch.zeros(len(values)), torch.zeros(len(values)), tokens[:, position], 1024)
+        constant = kind == "coefficients" and position == 4
+        assert used.perplexity == pytest.approx(1.0) if constant else used.perplexity > 0.99 * 1024
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_decoding_has_no_bias(kind: str, fitted: Build, specs: dict[str, ModalitySpec]) -> None:
+    tokenizer = fitted(kind, specs)
+    values = torch.tensor(sample(kind, seed=1), dtype=torch.float32).reshape(20_000, -1)
+    tokens = tokenizer.encode(Scalar(values))
+    x = tokenizer.transform(values.clamp(min=tokenizer.lowest))
+    for at, wanted in (("centre", 0.05), ("edge", 0.5)):
+        decoded = tokenizer.decode(tokens, at=at).value.reshape(20_000, -1)
+        inner = (tokens > 50) & (tokens < 970)
+        width = tokenizer.table.diff(dim=1).T.gather(0, (tokens - 1).clamp(0))
+        shift = ((tokenizer.transform(decoded) - x) / width)[inner & (width > 0)].mean()
+        assert float(shift) == pytest.approx(0.0 if at == "centre" else wanted, abs=0.05)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_decoded_codes_encode_to_themselves(kind: str, fitted: Build, specs: dict[str, ModalitySpec]) -> None:
+    tokenizer = fitted(kind, specs)
+    tokens = tokenizer.encode(Scalar(sample(kind, seed=2)))
+    assert torch.equal(tokenizer.encode(tokenizer.decode(tokens)), tokens)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_missing_object_decodes_to_nan(kind: str, fitted: Build, specs: dict[str, ModalitySpec]) -> None:
+    n = specs[kind].n_tokens
+    decoded = fitted(kind, specs).decode(torch.tensor([[-1] * n, [5] * n])).value.reshape(2, n)
+    assert decoded[0].isnan().all()
+    assert decoded[1].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        (torch.tensor([1024]), "range over 1024 … 1024; expected 0 … 1023"),
+        (torch.tensor([[-2]]), "range over -2"),
+        (torch.tensor([1.0]), "integers"),
+        (torch.tensor([True]), "integers"),
+        (torch.tensor(3), r"expected \[B, 1\]"),
+        (torch.zeros(2, 2, dtype=torch.int64), r"shape \[2, 2\]; expected \[B, 1\]"),
+    ],
+)
+def test_tokens_that_cannot_be_codes_are_refused(
+    tokens: Tensor, expected: str, fitted: Build, specs: dict[str, ModalitySpec]
+) -> None:
+    with pytest.raises(InputError, match=expected):
+        fitted("plain", specs).decode(tokens)
+
+
+def test_tokens_of_any_integer_type_and_no_second_axis_decode(fitted: Build, specs: dict[str, ModalitySpec]) -> None:
+    tokenizer = fitted("plain", specs)
+    expected = tokenizer.decode(torch.tensor([[3], [1023]])).value
+    for dtype in (torch.uint8, torch.int16, torch.int32):
+        assert torch.equal(tokenizer.decode(torch.tensor([3, 255], dtype=dtype)).value[:1], expected[:1])
+    assert len(tokenizer.decode(torch.empty(0, 1, dtype=torch.int64))) == 0
+
+
+def test_a_code_decodes_at_its_centre_or_its_edge(fitted: Build, specs: dict[str, ModalitySpec]) -> None:
+    with pytest.raises(InputError, match="'centre' or its 'edge', not at 'middle'"):
+        fitted("plain", specs).decode(torch.tensor([1]), at="middle")
+
+
+@pytest.mark.parametrize("kind", ["plain", "log", "coefficients"])
+def test_encoding_before_fitting_says_what_to_do(kind: str, specs: dict[str, ModalitySpec]) -> None:
+    tokenizer = build_tokenizer(specs[kind])
+    shape = (1, 5) if kind == "coefficients" else (1,)
+    for attempt in (
+        lambda: tokenizer.encode(Scalar(np.zeros(shape))),
+        lambda: tokenizer.decode(torch.zeros((1, *specs[kind].shape), dtype=torch.int64)),
+        lambda: tokenizer.fingerprint,
+        lambda: tokenizer.artifact(),
+    ):
+        with pytest.raises(AionError, match=r"has no table yet: load weights .* or fit it .*aion tokenizer train"):
+            attempt()
+
+
+def test_fitting_to_nothing_is_an_error(specs: dict[str, ModalitySpec]) -> None:
+    tokenizer = build_tokenizer(specs["plain"])
+    tokenizer.observe(Scalar([np.nan, np.inf]))
+    with pytest.raises(AionError, match="toy_plain cannot be fitted: Nothing finite"):
+        tokenizer.finish()
+
+
+def test_encoding_never_changes_the_table(fitted: Build, specs: dict[str, ModalitySpec]) -> None:
+    tokenizer = fitted("plain", specs)
+    before, n = tokenizer.fingerprint, tokenizer.sketches[0].n
+    tokenizer.train()
+    tokenizer.encode(Scalar(np.full(1000, 1e6)))
+    tokenizer.loss(Scalar(np.full(1000, 1e6)))
+    assert tokenizer.training
+    assert (tokenizer.fingerprint, tokenizer.sketches[0].n) == (before, n)
+
+
+@SOME
+@given(
+    kind=st.sampled_from(["plain", "log", "coefficients"]),
+    cut=st.integers(0, 3000),
+    seed=st.integers(0, 3),
+)
+def test_fitting_in_parts_and_in_any_order_gives_the_same_table(
+    kind: str, cut: int, seed: int, specs: dict[str, ModalitySpec]
+) -> None:
+    values = sample(kind, 3000, seed)
+    whole, one, two = (build_tokenizer(specs[kind]) for _ in range(3))
+    whole.observe(Scalar(values))
+    one.observe(Scalar(values[cut:][::-1]))
+    two.observe(Scalar(values[:cut]))
+    one.merge(two)
+    whole.finish()
+    one.finish()
+    assert whole.artifact().same(one.artifact())
+    assert whole.fingerprint == one.fingerprint
+
+
+def test_only_what_the_same_modality_has_observed_is_merged(specs: dict[str, ModalitySpec]) -> None:
+    with pytest.raises(AionError, match="says nothing about toy_plain"):
+        build_tokenizer(specs["plain"]).merge(build_tokenizer(specs["log"]))
+
+
+@pytest.mark.parametrize("values", [[2.0], [2.0] * 50, [1.0, 2.0], [1.0, 1.0, 2.0, 3.0], [0.0] * 999 + [1.0]])
+@pytest.mark.parametrize("kind", ["plain", "log"])
+def test_constant_and_few_valued_data_come_back_as_they_were(
+    kind: str, values: list[float], specs: dict[str, ModalitySpec]
+) -> None:
+    tokenizer = build_tokenizer(specs[kind])
+    tokenizer.observe(Scalar(values))
+    tokenizer.finish()
+    tokens = tokenizer.encode(Scalar(values))
+    expected = torch.tensor(values).clamp(min=tokenizer.lowest)
+    torch.testing.assert_close(tokenizer.decode(tokens).value, expected, rtol=1e-6, atol=0)
+    assert len(tokens.unique()) == len(set(values))
+
+
+def test_values_at_or_below_the_minimum_of_a_logarithm_share_the_lowest_code(
+    fitted: Build, specs: dict[str, ModalitySpec]
+) -> None:
+    low = np.array([exp(-3), 0.0, -1.0, -np.inf, 1e-30, np.nextafter(np.float32(exp(-3)), np.float32(0))], np.float32)
+    assert (fitted("log", specs).encode(Scalar(low)) == 0).all()
+
+
+def test_a_grid_has_codes_of_equal_width_and_a_spare_one_decodes_as_the_last(specs: dict[str, ModalitySpec]) -> None:
+    tokenizer = build_tokenizer(specs["grid"])
+    step = 6.0 / 1023
+    tokens = tokenizer.encode(Scalar([0.0, step * 0.5, step * 1.5, step * 500.5, 6.0, 7.0, -1.0]))
+    assert tokens[:, 0].tolist() == [0, 1, 2, 501, 1023, 1023, 0]
+    decoded = tokenizer.decode(torch.tensor([1, 501, 1023, 1024])).value
+    torch.testing.assert_close(decoded, torch.tensor([0.5, 500.5, 1022.5, 1022.5]) * step)
+
+
+def test_a_grid_without_a_declared_range_takes_that_of_the_data(spec_maker: Callable[..., ModalitySpec]) -> None:
+    tokenizer = build_tokenizer(spec_maker("grid", "GridTokenizer"))
+    tokenizer.observe(Scalar([3.0, 5.0, np.nan]))
+    tokenizer.finish()
+    assert tokenizer.table[0, [0, -1]].tolist() == [3.0, 5.0]
+
+
+def test_coefficients_have_a_table_each(fitted: Build, specs: dict[str, ModalitySpec]) -> None:
+    spread = fitted("coefficients", specs).table.std(dim=1)
+    assert (spread.diff() < 0).all()
+    assert spread[4] == 0
+
+
+def test_the_loss_is_the_mean_square_error_after_the_transform(fitted: Build, specs: dict[str, ModalitySpec]) -> None:
+    tokenizer = fitted("log", specs)
+    obs = Scalar([1.0, 10.0, np.nan, 1e-9])
+    decoded = tokenizer.decode(tokenizer.encode(obs)).value
+    expected = [(log(1.0) - log(decoded[0])) ** 2, (log(10.0) - log(decoded[1])) ** 2, (-3 - log(decoded[3])) ** 2]
+    assert float(tokenizer.loss(obs)["reconstruction"]) == pytest.approx(np.mean(expected), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("obs", "expected"),
+    [
+        (Scalar(np.zeros((2, 3))), r"toy_plain is one number per object, but the values are \[2, 3\]"),
+        (Image(np.zeros((1, 1, 2, 2)), ["a"]), "toy_plain encodes Scalar, not Image"),
+        (Scalar([1.0], unit="s"), "expected 'mas'"),
+    ],
+)
+def test_an_observation_that_does_not_fit_is_refused(
+    obs: Any, expected: str, fitted: Build, specs: dict[str, ModalitySpec]
+) -> None:
+    with pytest.raises(InputError, match=expected):
+        fitted("plain", specs).encode(obs)
+
+
+def test_a_column_of_single_numbers_is_accepted(fitted: Build, specs: dict[str, ModalitySpec]) -> None:
+    tokenizer = fitted("plain", specs)
+    assert torch.equal(tokenizer.encode(Scalar([[1.0], [2.0]])), tokenizer.encode(Scalar([1.0, 2.0])))
+
+
+def test_quantities_are_converted_to_the_unit_of_the_modality(fitted: Build, specs: dict[str, ModalitySpec]) -> None:
+    tokenizer = fitted("plain", specs)
+    expected = tokenizer.encode(Scalar([1.0, 3.0]))
+    assert torch.equal(tokenizer.encode(Scalar([1e-3, 3e-3], unit="arcsec")), expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"codes": 1}, "1 codes do not fit a vocabulary of 1024"),
+        ({"codes": 2000}, "2000 codes do not fit"),
+        ({"colour": 1}, r"does not take the settings \{'colour': 1\}"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(
+    change: dict[str, Any], expected: str, spec_maker: Callable[..., ModalitySpec]
+) -> None:
+    with pytest.raises(AionError, match=expected):
+        build_tokenizer(spec_maker("x", tokenizer={"config": change}))
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_a_logarithm_needs_a_minimum_above_zero(value: float, spec_maker: Callable[..., ModalitySpec]) -> None:
+    with pytest.raises(AionError, match="needs one above zero"):
+        build_tokenizer(spec_maker("x", "LogQuantileTokenizer", tokenizer={"config": {"min_value": value}}))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_saved_is_what_is_loaded(
+    kind: str, fitted: Build, specs: dict[str, ModalitySpec], tmp_path: Path
+) -> None:
+    tokenizer = fitted(kind, specs)
+    tokenizer.save_pretrained(tmp_path)
+    again = type(tokenizer).from_artifact(specs[kind], read_artifact(tmp_path / "codecs" / tokenizer.codec))
+    assert again.artifact().same(tokenizer.artifact())
+    assert again.fingerprint == tokenizer.fingerprint
+    values = Scalar(sample(kind, 500, seed=3))
+    tokens = tokenizer.encode(values)
+    assert torch.equal(again.encode(values), tokens)
+    assert torch.equal(again.decode(tokens).value, tokenizer.decode(tokens).value)
+
+
+def test_a_codec_costs_kilobytes(fitted: Build, specs: dict[str, ModalitySpec], tmp_path: Path) -> None:
+    fitted("plain", specs).save_pretrained(tmp_path)
+    assert sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file()) < 10_000
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_fingerprint_reads_what_encoding_reads_and_nothing_else(
+    kind: str, fitted: Build, specs: dict[str, ModalitySpec]
+) -> None:
+    tokenizer = fitted(kind, specs)
+    artifact = tokenizer.artifact()
+    table = next(name for name in artifact.tensors if name.endswith(("_index_to_val", "buckets")))
+
+    def changed(name: str, index: int, by: float) -> str:
+        tensor = artifact.tensors[name].clone()
+        tensor[index] += by
+        other = Artifact(artifact.config, {**artifact.tensors, name: tensor}, artifact.metadata)
+        return type(tokenizer).from_artifact(specs[kind], other).fingerprint
+
+    assert changed(table, 0, -1e-3) != tokenizer.fingerprint
+    assert changed(table, -1, 1.0) == tokenizer.fingerprint  # no value is compared with the last edge
+    if kind != "grid":
+        assert changed(table.replace("_index_to_val", "_reservoir"), 3, 0.5) == tokenizer.fingerprint
+
+
+def test_the_minimum_of_a_logarithm_is_part_of_the_fingerprint(fitted: Build, specs: dict[str, ModalitySpec]) -> None:
+    tokenizer = fitted("log", specs)
+    artifact = tokenizer.artifact()
+    other = Artifact({**artifact.config, "min_log_value": -2}, artifact.tensors, artifact.metadata)
+    assert type(tokenizer).from_artifact(specs["log"], other).fingerprint != tokenizer.fingerprint
+
+
+def _without(artifact: Artifact, part: str) -> Artifact:
+    return Artifact(artifact.config, {k: v for k, v in artifact.tensors.items() if part not in k}, artifact.metadata)
+
+
+def _with(artifact: Artifact, change: Callable[[Tensor], Tensor]) -> Artifact:
+    return Artifact(artifact.config, {k: change(v) for k, v in artifact.tensors.items()}, artifact.metadata)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (lambda a: _without(a, "quantizer"), "have no tensor"),
+        (lambda a: _with(a, lambda t: t[:-1]), r"do not fit: .* is torch.float32 \[1023\], expected floats \[1024\]"),
+        (lambda a: _with(a, lambda t: t.long()), "is torch.int64"),
+        (lambda a: _with(a, lambda t: t.flip(0)), "edges of its codes do not ascend"),
+        (lambda a: _with(a, lambda t: t * torch.nan), "edges of its codes do not ascend"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(
+    kind: str, damage: Any, expected: str, fitted: Build, specs: dict[str, ModalitySpec]
+) -> None:
+    artifact = damage(fitted(kind, specs).artifact())
+    with pytest.raises(InputError, match=f"weights for toy_{kind} .*{expected}"):
+        type(fitted(kind, specs)).from_artifact(specs[kind], artifact)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "expected"),
+    [
+        ("plain", {"codebook_size": 512}, "have 512 codes; the modality has 1024"),
+        ("log", {"min_log_value": "low"}, "min_log_value 'low'; expected a number"),
+        ("log", {"min_log_value": 1e9}, "expected a number"),
+        ("coefficients", {"num_quantizers": 7}, "have 7 coefficients; the modality has 5"),
+        ("coefficients", {"compression_fns": ["log"]}, r"compress by \['log'\]"),
+    ],
+)
+def test_a_configuration_that_does_not_fit_is_refused(
+    kind: str, config: dict[str, Any], expected: str, fitted: Build, specs: dict[str, ModalitySpec]
+) -> None:
+    artifact = fitted(kind, specs).artifact()
+    with pytest.raises(InputError, match=expected):
+        type(fitted(kind, specs)).from_artifact(
+            specs[kind], Artifact({**artifact.config, **config}, artifact.tensors, artifact.metadata)
+        )
+
+
+def test_a_long_reservoir_is_read_past_and_codes_decode_to_the_middle(specs: dict[str, ModalitySpec]) -> None:
+    table = torch.arange(1024.0) ** 2
+    for prefix in ("quantizer.", "_quantizer."):
+        tensors = {f"{prefix}_reservoir": torch.zeros(100_000), f"{prefix}_index_to_val": table}
+        tokenizer = type(build_tokenizer(specs["plain"])).from_artifact(specs["plain"], Artifact({}, tensors))
+        decoded = tokenizer.decode(torch.tensor([0, 1, 10])).value
+        assert decoded.tolist() == [0.0, 0.5, (81 + 100) / 2]
+
+
+def test_a_reservoir_holds_centres_only_where_the_file_says_so(specs: dict[str, ModalitySpec]) -> None:
+    table = torch.arange(1024.0)
+    tensors = {"quantizer._reservoir": table - 0.25, "quantizer._index_to_val": table}
+    cls = type(build_tokenizer(specs["plain"]))
+    token = torch.tensor([7])
+    assert float(cls.from_artifact(specs["plain"], Artifact({}, tensors, OWN)).decode(token).value) == 6.75
+    assert float(cls.from_artifact(specs["plain"], Artifact({}, tensors)).decode(token).value) == 6.5
+
+
+def test_edges_are_carried_back_to_the_last_float_below(fitted: Build, specs: dict[str, ModalitySpec]) -> None:
+    for kind in ("log", "coefficients"):
+        tokenizer = fitted(kind, specs)
+        edge, table = tokenizer.edge, tokenizer.table[:, :-1]
+        assert (tokenizer.transform(edge) <= table)[edge >= tokenizer.lowest].all()
+        assert (tokenizer.transform(edge.nextafter(torch.tensor(torch.inf))) > table).all()
+
+
+def test_a_written_codec_with_a_truncated_file_is_an_input_error(
+    fitted: Build, specs: dict[str, ModalitySpec], tmp_path: Path
+) -> None:
+    write_artifact(tmp_path / "x", fitted("plain", specs).artifact())
+    path = tmp_path / "x" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match="not a whole safetensors file"):
+        read_artifact(tmp_path / "x")

@@ -1,0 +1,172 @@
+"""The sketch depends on the data only: not on order, batches, or how partial sketches were merged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from aion_core.contract import AionError, InputError
+from aion_core.tokenizers.sketch import LIMIT, QuantileSketch
+
+MANY = settings(max_examples=150, deadline=None)
+ANY_FLOATS = hnp.arrays(np.float32, st.integers(0, 200), elements=st.floats(width=32))
+#: Many near each other, some far: keys that merge at different levels.
+CLUSTERED = hnp.arrays(
+    np.float32,
+    st.integers(1, 200),
+    elements=st.one_of(
+        st.floats(1, 1 + 2**-13, width=32), st.floats(-(2.0**100), 2.0**100, width=32), st.sampled_from([0.0, 1.0])
+    ),
+)
+LIMITS = st.sampled_from([2, 3, 8, 64, LIMIT])
+
+Values = npt.NDArray[np.float32]
+
+
+def sketch(values: npt.ArrayLike, limit: int = LIMIT) -> QuantileSketch:
+    made = QuantileSketch(limit)
+    made.add(values)
+    return made
+
+
+def assert_equal(a: QuantileSketch, b: QuantileSketch) -> None:
+    x, y = a.state(), b.state()
+    assert x.keys() == y.keys()
+    for name in x:
+        assert x[name].dtype == y[name].dtype
+        np.testing.assert_array_equal(x[name], y[name], err_msg=name)
+
+
+@MANY
+@given(values=st.one_of(ANY_FLOATS, CLUSTERED), limit=LIMITS, data=st.data())
+def test_order_and_batches_do_not_matter(values: Values, limit: int, data: Any) -> None:
+    shuffled = values[data.draw(st.permutations(range(len(values))))] if len(values) else values
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(values)), max_size=5)))
+    parts = QuantileSketch(limit)
+    for part in np.split(shuffled, cuts):
+        parts.add(part)
+        if data.draw(st.booleans()):
+            parts.state()  # sorts in what was gathered so far
+    assert_equal(parts, sketch(values, limit))
+
+
+@MANY
+@given(values=st.one_of(ANY_FLOATS, CLUSTERED), limit=LIMITS, data=st.data())
+def test_partial_sketches_may_be_merged_in_any_way(values: Values, limit: int, data: Any) -> None:
+    owner = np.array(data.draw(st.lists(st.integers(0, 3), min_size=len(values), max_size=len(values))), dtype=int)
+    sketches = [sketch(values[owner == i], limit) for i in range(4)]
+    while len(sketches) > 1:
+        into, from_ = data.draw(st.permutations(range(len(sketches))))[:2]
+        sketches[into].merge(sketches[from_])
+        del sketches[from_]
+    assert_equal(sketches[0], sketch(values, limit))
+
+
+@MANY
+@given(values=st.one_of(ANY_FLOATS, CLUSTERED), limit=LIMITS)
+def test_no_more_bits_are_dropped_than_it_takes(values: Values, limit: int) -> None:
+    made = sketch(values, limit)
+    bits = np.unique(values[np.isfinite(values)] + np.float32(0)).view(np.int32).astype(np.int64)
+    keys = np.where(bits < 0, -1 - (bits & 0x7FFFFFFF), bits)
+    assert len(set(keys >> made.level)) == len(made.state()["keys"]) <= limit
+    assert made.level == 0 or len(set(keys >> (made.level - 1))) > limit
+
+
+@MANY
+@given(values=hnp.arrays(np.float32, st.integers(1, 300), elements=st.floats(-1e6, 1e6, width=32)))
+def test_quantiles_are_exact_while_all_values_fit(values: Values) -> None:
+    q = np.linspace(0, 1, 17)
+    np.testing.assert_array_equal(sketch(values).quantile(q), np.quantile(values + 0.0, q, method="inverted_cdf"))
+
+
+@MANY
+@given(values=CLUSTERED, limit=LIMITS)
+def test_quantiles_ascend_within_the_exact_range(values: Values, limit: int) -> None:
+    made = sketch(values, limit)
+    found = made.quantile(np.linspace(0, 1, 50))
+    assert (np.diff(found) >= 0).all()
+    assert found[0] == values.min()
+    assert found[-1] == values.max()
+
+
+@MANY
+@given(values=CLUSTERED, limit=LIMITS, q=st.floats(0, 1))
+def test_rank_inverts_quantile(values: Values, limit: int, q: float) -> None:
+    made = sketch(values, limit)
+    assert made.rank(made.quantile(q)) >= q * len(values) - 1e-6 * len(values)
+    assert made.rank(values.max()) == len(values)
+    assert made.rank(np.nextafter(values.min(), -np.inf)) == 0
+
+
+def test_quantiles_of_twenty_bits_of_detail_are_within_a_ten_thousandth() -> None:
+    values = np.random.default_rng(1).lognormal(3, 2, 2_000_000).astype(np.float32)
+    made = sketch(values)
+    assert made.level > 0
+    q = np.arange(1, 1024) / 1024
+    np.testing.assert_allclose(made.quantile(q), np.quantile(values, q), rtol=3e-4)
+
+
+def test_nan_and_infinities_are_counted_and_left_out() -> None:
+    made = sketch([1.0, np.nan, np.inf, -np.inf, np.inf, 3.0, np.nan, np.nan])
+    assert (made.n, made.n_nan, made.n_positive_inf, made.n_negative_inf) == (2, 3, 2, 1)
+    assert made.quantile([0, 1]).tolist() == [1.0, 3.0]
+
+
+def test_negative_zero_counts_as_zero() -> None:
+    assert_equal(sketch([-0.0, 0.0, -0.0]), sketch([0.0, 0.0, 0.0]))
+
+
+def test_what_was_added_may_be_overwritten_afterwards() -> None:
+    values = np.array([1.0, 2.0], np.float32)
+    made = sketch(values)
+    values[:] = 9
+    assert made.quantile(1.0) == 2.0
+
+
+@MANY
+@given(values=st.one_of(ANY_FLOATS, CLUSTERED), more=CLUSTERED, limit=LIMITS)
+def test_a_stored_sketch_goes_on_where_it_was(values: Values, more: Values, limit: int) -> None:
+    again = QuantileSketch.from_state(sketch(values, limit).state())
+    again.add(more)
+    assert_equal(again, sketch(np.concatenate([values, more]), limit))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda s: s.pop("counts"),
+        lambda s: s.update(keys=s["keys"][::-1]),
+        lambda s: s.update(counts=s["counts"][:1]),
+        lambda s: s.update(counts=s["counts"] * 0),
+        lambda s: s.update(seen=s["seen"][:2]),
+        lambda s: s.update(seen=np.array([LIMIT, 40, 0, 0, 0])),
+    ],
+)
+def test_a_damaged_state_is_refused(damage: Any) -> None:
+    state = sketch([1.0, 2.0, 3.0]).state()
+    damage(state)
+    with pytest.raises(InputError, match="not a quantile sketch"):
+        QuantileSketch.from_state(state)
+
+
+def test_there_are_no_quantiles_of_nothing() -> None:
+    for values in ([], [np.nan], [np.inf, -np.inf]):
+        with pytest.raises(AionError, match="Nothing finite was observed"):
+            sketch(values).quantile(0.5)
+
+
+@pytest.mark.parametrize("q", [-0.1, 1.1, np.nan])
+def test_a_quantile_is_a_fraction(q: float) -> None:
+    with pytest.raises(AionError, match="fractions in 0 … 1"):
+        sketch([1.0]).quantile(q)
+
+
+def test_sketches_of_different_size_are_not_merged() -> None:
+    with pytest.raises(AionError, match="cannot be merged"):
+        sketch([1.0], 8).merge(sketch([1.0], 16))

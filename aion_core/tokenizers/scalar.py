@@ -145,7 +145,7 @@ class ScalarTokenizer(Tokenizer):
             raise InputError(f"{self.spec.key}: a code decodes at its 'centre' or its 'edge', not at {at!r}.")
         tokens = tokens.reshape(len(tokens), self.spec.n_tokens)
         codes = tokens.clamp(0, self.codes - 1)
-        values = self.inverse(book.gather(1, codes.T).T).masked_fill(tokens < 0, torch.nan)
+        values = self.inverse(book).gather(1, codes.T).T.contiguous().masked_fill(tokens < 0, torch.nan)
         return Scalar(values if self.spec.kind == "coefficients" else values[:, 0])
 
     def _rows(self, obs: Scalar) -> Tensor:
@@ -347,10 +347,14 @@ class GridTokenizer(ScalarTokenizer):
 
 
 def _middles(table: Tensor) -> Tensor:
-    """Return the middle of every code's interval; the first is open below and ends in its edge."""
+    """Return the middle of every code's interval; the first is open below, and stands for its edge.
+
+    An edge that is repeated is a value that more than a code's share of the data has: its code stands for it.
+    """
     middles = table.clone()
     middles[:, 1:] = ((table[:, 1:].double() + table[:, :-1].double()) / 2).float()
-    return middles
+    repeated = torch.nn.functional.pad(table.diff(dim=1) == 0, (0, 1))
+    return torch.where(repeated, table, middles)
 
 
 def _order(value: Tensor) -> Tensor:

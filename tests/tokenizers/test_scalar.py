@@ -450,6 +450,13 @@ def test_a_long_reservoir_is_read_past_and_codes_decode_to_the_middle(specs: dic
         assert decoded.tolist() == [0.0, 0.5, (81 + 100) / 2]
 
 
+def test_a_repeated_edge_of_foreign_weights_is_a_value_and_decodes_as_it(specs: dict[str, ModalitySpec]) -> None:
+    table = torch.cat([torch.linspace(-1, 0, 500), torch.zeros(24), torch.linspace(1, 2, 500)])
+    tensors = {"quantizer._index_to_val": table}
+    tokenizer = type(build_tokenizer(specs["plain"])).from_artifact(specs["plain"], Artifact({}, tensors))
+    assert float(tokenizer.decode(tokenizer.encode(Scalar([0.0]))).value) == 0.0
+
+
 def test_a_reservoir_holds_centres_only_where_the_file_says_so(specs: dict[str, ModalitySpec]) -> None:
     table = torch.arange(1024.0)
     tensors = {"quantizer._reservoir": table - 0.25, "quantizer._index_to_val": table}

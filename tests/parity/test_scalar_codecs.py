@@ -121,6 +121,12 @@ def awkward_values(codec: Any, tokenizer: Any) -> np.ndarray:
     return np.concatenate([*edges, columns]).astype(np.float32)
 
 
+def assert_decoded_alike(theirs: Tensor, ours: Tensor, key: str) -> None:
+    """Equal bit for bit; up to rounding where sinh is involved, which torch rounds by where in the array it is."""
+    tolerance = 5e-6 if key == "gaia_xp_bp" else 0.0
+    torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=0.0)
+
+
 @pytest.mark.parametrize("key", KEYS)
 def test_tokens_of_random_values_are_those_of_the_release(
     key: str, ours: dict[str, Tokenizer], peers: dict[str, Any]
@@ -143,8 +149,7 @@ def test_decoding_to_the_edge_is_that_of_the_release(
 ) -> None:
     tokens = torch.arange(1024)
     tokens = tokens[:, None].expand(-1, 55) if key == "gaia_xp_bp" else tokens
-    expected = peers[key].decode(tokens).value
-    assert torch.equal(ours[key].decode(tokens, at="edge").value, expected)
+    assert_decoded_alike(peers[key].decode(tokens).value, ours[key].decode(tokens, at="edge").value, key)
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -218,7 +223,7 @@ def test_the_release_package_reads_our_codecs_strictly_and_gives_our_tokens(
     for values in (values_of(key, 2_000, 4), awkward_values(codec, tokenizer)):
         assert torch.equal(peer_encode(codec, key, values), tokenizer.encode(Scalar(values)))
     codes = torch.randint(1024, (500, *([55] if key == "gaia_xp_bp" else [])))
-    assert torch.equal(codec.decode(codes).value, tokenizer.decode(codes, at="edge").value)
+    assert_decoded_alike(codec.decode(codes).value, tokenizer.decode(codes, at="edge").value, key)
 
 
 def test_our_reader_takes_the_same_repository(published: str, saved: tuple[Path, dict[str, Tokenizer]]) -> None:

@@ -69,14 +69,16 @@ def find_reader(path: Path | str, registry: Registry) -> tuple[ReaderSpec, Reade
     NotClaimedError
         If no reader claims the file; the message names those that looked at it, or all that are installed.
     InputError
-        If the file does not exist, is empty, or is claimed by more than one reader.
+        If the file does not exist, is empty though its name is that of a survey file, or is claimed by more than one
+        reader.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: {'this is not a file' if path.exists() else 'there is no such file'}.")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty (0 bytes); fetch it again.")
     candidates = [spec for spec in registry.readers if _matches(path, spec)]
+    if path.stat().st_size == 0:
+        kind = InputError if candidates else NotClaimedError
+        raise kind(f"{path}: the file is empty (0 bytes); fetch it again.")
     claimants: list[tuple[ReaderSpec, Reader]] = []
     faults: list[str] = []
     for spec in candidates:
@@ -106,24 +108,30 @@ def _matches(path: Path, spec: ReaderSpec) -> bool:
     return any(fnmatchcase(path.name.lower(), pattern.lower()) for pattern in spec.patterns)
 
 
+def owner(spec: ReaderSpec, registry: Registry) -> str:
+    """Return distribution and version of the plugin that a reader belongs to; empty if none is known."""
+    return next((plugin.label for plugin in registry.plugins if spec in plugin.readers), "")
+
+
 def _fault(spec: ReaderSpec, registry: Registry, error: Exception) -> str:
     """Return the sentence for a reader that failed where it should have answered yes or no."""
-    plugin = next((p for p in registry.plugins if spec in p.readers), None)
-    owner = f" of {plugin.distribution} {plugin.version}" if plugin else ""
+    whose = f" of {owner(spec, registry)}" if owner(spec, registry) else ""
     text = str(error) if isinstance(error, AionError) else f"{type(error).__name__}: {error}"
-    return f"The reader {spec.name}{owner} is at fault: it failed when asked whether it reads a file ({text})."
+    return f"The reader {spec.name}{whose} is at fault: it failed when asked whether it reads a file ({text})."
 
 
 def _nobody(path: Path, candidates: list[ReaderSpec], faults: list[str], registry: Registry) -> str:
     if faults:
-        return f"{path}: no reader claims this file. {' '.join(faults)}"
-    if candidates:
-        asked = ", ".join(spec.name for spec in candidates)
-        return f"{path}: no installed reader recognises the content; asked: {asked}."
-    if not registry.readers:
-        return f"{path}: no reader is installed; install the survey's plugin (`aion plugins` lists what is there)."
-    known = "; ".join(f"{spec.name} ({' '.join(spec.patterns)})" for spec in registry.readers)
-    return f"{path}: no installed reader takes a file of this name; there are {known}."
+        why = f"no reader claims this file. {' '.join(faults)}"
+    elif candidates:
+        why = f"no installed reader recognises the content; asked: {', '.join(spec.name for spec in candidates)}."
+    elif registry.readers:
+        known = ", ".join(spec.name for spec in registry.readers)
+        why = f"no installed reader takes a file of this name (`aion plugins --json` lists patterns of {known})."
+    else:
+        why = "no reader is installed; install the plugin of the survey that it is from."
+    missing = ", ".join(dict.fromkeys(failure.plugin for failure in registry.failures))
+    return f"{path}: {why}{f' Not all of these could be loaded, see `aion plugins`: {missing}.' if missing else ''}"
 
 
 def _resource(name: str) -> Path | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,7 +14,7 @@ import pytest
 from aion_core.contract import InputError, ReaderSpec
 from aion_core.data import ObservationBatch, Reader, find_files, find_reader, sample_files
 from aion_core.data.files import NotClaimedError
-from aion_core.plugins import LoadedPlugin, Registry
+from aion_core.plugins import Failure, LoadedPlugin, Registry
 
 
 class HeadReader(Reader):
@@ -95,10 +96,17 @@ def test_a_file_that_nobody_claims_tells_who_was_asked(folder: Path) -> None:
     (folder / "a.txt").write_text("omega")
     with pytest.raises(NotClaimedError, match="asked: alpha, any"):
         find_reader(folder / "a.txt", registry(spec("alpha", "*.txt"), spec("any", "a*")))
-    with pytest.raises(NotClaimedError, match=r"there are alpha \(\*\.fits \*\.csv\)"):
+    with pytest.raises(NotClaimedError, match=r"no installed reader takes a file of this name .*alpha"):
         find_reader(folder / "a.txt", registry(spec("alpha", "*.fits", "*.csv")))
     with pytest.raises(NotClaimedError, match="no reader is installed"):
         find_reader(folder / "a.txt", registry())
+
+
+def test_a_file_that_nobody_claims_tells_which_plugins_could_not_be_loaded(folder: Path) -> None:
+    failure = Failure("broken", ("aion-tok-broken 1",), "import", "no module")
+    partial = replace(registry(spec("alpha", "*.fits")), failures=(failure, failure))
+    with pytest.raises(NotClaimedError, match=r"see `aion plugins`: broken\."):
+        find_reader(folder / "a.txt", partial)
 
 
 def test_a_file_that_two_claim_is_an_error_with_both_names(folder: Path) -> None:
@@ -108,8 +116,11 @@ def test_a_file_that_two_claim_is_an_error_with_both_names(folder: Path) -> None
 
 def test_empty_and_missing_files_have_their_own_sentence(folder: Path) -> None:
     (folder / "a.txt").write_text("")
-    with pytest.raises(InputError, match="empty"):
+    with pytest.raises(InputError, match="empty") as refused:
         find_reader(folder / "a.txt", registry(spec("alpha", "*.txt")))
+    assert not isinstance(refused.value, NotClaimedError)
+    with pytest.raises(NotClaimedError, match="empty"):  # a marker beside the data, by its name none of the survey's
+        find_reader(folder / "a.txt", registry(spec("alpha", "*.fits")))
     with pytest.raises(InputError, match="no such file"):
         find_reader(folder / "z.txt", registry(spec("alpha", "*.txt")))
     with pytest.raises(InputError, match="not a file"):

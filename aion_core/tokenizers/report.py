@@ -105,9 +105,9 @@ def measure(values: Tensor, decoded: Tensor, tokens: Tensor, vocab_size: int) ->
     if values.shape != decoded.shape or len(tokens) != len(values):
         shapes = ", ".join(str(list(t.shape)) for t in (values, decoded, tokens))
         raise InputError(f"Values, decoded values and tokens of the same objects are needed, not {shapes}.")
-    codes = tokens.detach().cpu().reshape(len(tokens), -1).numpy()
-    components = values.shape[1] if values.ndim == 2 else 1
-    x, y = (t.detach().cpu().double().reshape(-1, components).numpy() for t in (values, decoded))
+    codes = (tokens.flatten(1) if tokens.ndim > 1 else tokens[:, None]).detach().cpu().numpy()
+    columns = values.shape[1] if values.ndim == 2 else 1
+    x, y = (t.detach().cpu().double().reshape(-1, columns).numpy() for t in (values, decoded))
     finite = np.isfinite(x) & np.isfinite(y)
     count = finite.sum(axis=0).astype(np.float64)
     mean = np.where(finite, x, 0.0).sum(axis=0) / np.maximum(count, 1)

@@ -63,7 +63,8 @@ def test_an_object_without_bp_has_no_bp_token(
     sample_dir: Path, tokenizers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = sample_dir / "gaia/gaiaxpy/XP_CONTINUOUS_RAW_with_missing_BP.csv"
-    code, found = document(capsys, path, "--tokenizers", tokenizers, "--out", tmp_path)
+    some = ("--modalities", "gaia_xp_bp", "gaia_xp_rp")
+    code, found = document(capsys, path, "--tokenizers", tokenizers, "--out", tmp_path, *some)
     assert code == 0
     (file,) = found["files"]
     store = TokenStore(file["store"])
@@ -77,15 +78,15 @@ def test_an_object_without_bp_has_no_bp_token(
 def test_a_second_run_finds_everything_done(
     sample_dir: Path, tokenizers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = (sample_dir / "gaia/gaiaxpy", "--tokenizers", tokenizers, "--out", tmp_path)
-    _, first = document(capsys, *words)
-    _, second = document(capsys, *words)
+    words = (sample_dir / "gaia/legacypipe", "--tokenizers", tokenizers, "--out", tmp_path, "--modalities")
+    _, first = document(capsys, *words, "gaia_flux_g", "gaia_flux_bp")
+    _, second = document(capsys, *words, "gaia_flux_g", "gaia_flux_bp")
     assert {file["status"] for file in first["files"]} == {"done"}
     assert {file["status"] for file in second["files"]} == {"present"}
     assert second["tokens"] == first["tokens"]
-    _, fewer = document(capsys, *words, "--modalities", "tok_xp_bp")
-    assert fewer["tokens"].keys() == {"gaia_xp_bp"}
-    assert fewer["left_out"]["gaia_xp_rp"] == 10
+    _, fewer = document(capsys, *words, "tok_flux_bp_gaia")
+    assert fewer["tokens"] == {"gaia_flux_bp": 832}
+    assert fewer["left_out"]["gaia_flux_g"] == 884
 
 
 def test_one_failing_file_gives_exit_code_2_after_the_others_are_done(
@@ -94,7 +95,7 @@ def test_one_failing_file_gives_exit_code_2_after_the_others_are_done(
     good = sample_dir / "gaia/legacypipe/chunk-05483.fits"
     cut = tmp_path / "cut.fits"
     cut.write_bytes(good.read_bytes()[:50_000])
-    code = aion(cut, good, "--tokenizers", tokenizers, "--out", tmp_path / "out")
+    code = aion(cut, good, "--tokenizers", tokenizers, "--out", tmp_path / "out", "--modalities", "gaia_ra")
     told = capsys.readouterr()
     assert code == 2
     assert "the file is cut short" in told.out
@@ -138,12 +139,13 @@ def test_missing_options_paths_and_keys_are_one_sentence(
 ) -> None:
     assert aion(tmp_path) == 2
     assert "needs --tokenizers DIR and --out DIR" in capsys.readouterr().err
-    assert aion(tmp_path / "nowhere", "--tokenizers", tokenizers, "--out", tmp_path) == 2
+    some = ("--tokenizers", tokenizers, "--out", tmp_path, "--modalities", "gaia_ra")
+    assert aion(tmp_path / "nowhere", *some) == 2
     assert "nowhere" in capsys.readouterr().err
     assert aion(tmp_path, "--tokenizers", tmp_path, "--out", tmp_path) == 2
     assert "not a tokenizer set" in capsys.readouterr().err
     assert aion(tmp_path, "--tokenizers", tokenizers, "--out", tmp_path, "--modalities", "gaia_xp_bq") == 2
     assert "gaia_xp_bq" in capsys.readouterr().err
     with pytest.raises(SystemExit) as refused:
-        aion(tmp_path, "--batch-size", "0")
+        aion(tmp_path, *some, "--batch-size", "0")
     assert refused.value.code == 2

@@ -1,6 +1,6 @@
 """How many samples a second one core reads, masks and lays out, from a synthetic store with every installed modality.
 
-    python benchmarks/pipeline.py [--objects 65536] [--batch-size 512] [--seconds 10] [--json]
+python benchmarks/pipeline.py [--objects 65536] [--batch-size 512] [--seconds 10] [--json]
 """
 
 from __future__ import annotations

@@ -1,0 +1,248 @@
+"""What masking promises: budgets kept, no token twice, targets for every sample, the same in any batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aion_core.contract import SEQUENCE_IDS, AionError, TokenSpace
+from aion_core.data.keyed import key
+from aion_core.data.masking import NO_REFERENCE, Masking, MaskingConfig, Places, Selection, draw_counts
+
+#: Token counts of single-survey samples, masked modalities and then the items of a sequence of five tokens each.
+SAMPLES = {
+    "hsc": ([576] + [1] * 13, 0),
+    "legacy": ([576, 144] + [1] * 12, 0),
+    "legacy with its sources": ([576, 144] + [1] * 12, 10),
+    "one source": ([], 1),
+    "sources and redshift": ([1], 10),
+    "desi": ([273], 0),
+    "desi and redshift": ([273, 1], 0),
+    "desi, redshift and sources": ([273, 1], 10),
+    "gaia": ([55, 55] + [1] * 6, 0),
+    "gaia without coefficients": ([1] * 6, 0),
+    "one scalar": ([1], 0),
+}
+
+
+@pytest.fixture(scope="module")
+def sample_space(make_spec, make_space):
+    """``sample_space(masked token counts, items of a sequence)``: the token space, and the lengths of one sample."""
+
+    def build(masked: list[int], items: int) -> tuple[TokenSpace, np.ndarray]:
+        specs = [make_spec(f"test_{i}", 1024, (n,)) for i, n in enumerate(masked)]
+        if items:
+            specs.append(make_spec("test_sources", 3468, (5 * items,), order="causal"))
+        return make_space(*specs), np.array([*masked, *([5 * items] if items else [])])
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def five(make_spec, make_space) -> TokenSpace:
+    return make_space(
+        make_spec("test_a", 9, (40,)),
+        make_spec("test_b", 9, (1,)),
+        make_spec("test_s", 999, (30,), order="causal", item_tokens=3),
+        make_spec("test_c", 9, (7,)),
+        make_spec("test_t", 999, (12,), order="causal", item_tokens=1),
+    )
+
+
+def columns(places: Places, sample: int) -> np.ndarray:
+    chosen = places.sample == sample
+    return np.stack([places.slot, places.column, places.reference, places.position, places.previous])[:, chosen]
+
+
+def tokens(places: Places, sample: int) -> list[tuple[int, int]]:
+    slot, _, reference, _, _ = columns(places, sample)
+    return [(s, r) for s, r in zip(slot.tolist(), reference.tolist(), strict=True) if r >= 0]
+
+
+def check_sample(space: TokenSpace, lengths: np.ndarray, selection: Selection, sample: int, config) -> None:
+    """Everything that holds for one sample, whatever was drawn."""
+    seen, asked = tokens(selection.inputs, sample), tokens(selection.targets, sample)
+    assert len(set(seen + asked)) == len(seen) + len(asked), "a token twice"
+    assert all(reference < lengths[slot] for slot, reference in seen + asked)
+    assert bool(asked) == bool(lengths.sum()), "no targets"
+    if 0 < lengths.sum() <= config.input_budget:
+        assert len(seen) < lengths.sum()
+    for places, budget in ((selection.inputs, config.input_budget), (selection.targets, config.target_budget)):
+        slot, column, reference, position, previous = columns(places, sample)
+        assert len(column) <= budget
+        assert column.tolist() == list(range(len(column)))
+        assert (np.diff(slot) >= 0).all()
+        for index, spec in enumerate(space.specs()):
+            mine = slot == index
+            if spec.order == "causal":
+                assert position[mine].tolist() == list(range(mine.sum()))
+            else:
+                assert (position[mine] == reference[mine]).all()
+                assert (reference[mine] >= 0).all()
+                assert (previous[mine] == NO_REFERENCE).all()
+        if places is selection.targets:
+            check_targets(space, slot, reference, previous, lengths, selection, sample)
+    left = lengths.sum() - len(seen) - len(asked)
+    if not any(spec.order == "causal" for spec in space.specs()) and left:
+        assert len(asked) == config.target_budget, "target budget not spent"
+
+
+def check_targets(space, slot, reference, previous, lengths, selection, sample) -> None:
+    for index, spec in enumerate(space.specs()):
+        if spec.order != "causal" or not (slot == index).any():
+            continue
+        label, before = reference[slot == index].tolist(), previous[slot == index].tolist()
+        assert before[1:] == label[:-1], "not teacher-forced by one"
+        assert before[0] == -1 - SEQUENCE_IDS.first_sentinel
+        end = -1 - SEQUENCE_IDS.end
+        assert end not in label[:-1]
+        inputs = columns(selection.inputs, sample)
+        shown = inputs[2, inputs[0] == index].tolist()
+        if label[-1] == end:
+            runs: dict[int, list[int]] = {}
+            for place in [before[0], *label[:-1]]:
+                if place < 0:
+                    runs[place] = []
+                else:
+                    runs[next(reversed(runs))].append(place)
+            whole = [t for place in shown or list(runs) for t in (runs[place] if place < 0 else [place])]
+            assert whole == list(range(lengths[index])), "input and target do not make up the sequence"
+        else:
+            assert len([t for t in label if t >= 0]) % spec.item_tokens == 0, "cut within an item"
+
+
+lengths_of_five = st.tuples(
+    st.sampled_from([0, 40]), st.sampled_from([0, 1]), st.integers(0, 10).map(lambda n: 3 * n),
+    st.sampled_from([0, 7]), st.integers(0, 12),
+)  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    lengths=st.lists(lengths_of_five, min_size=1, max_size=8),
+    input_budget=st.integers(1, 60),
+    target_budget=st.integers(4, 40),
+    beta=st.floats(0.05, 2),
+    seed=st.integers(0, 2**32),
+)
+def test_every_sample_keeps_the_rules(five, lengths, input_budget, target_budget, beta, seed) -> None:
+    config = MaskingConfig(input_budget=input_budget, target_budget=target_budget, target_beta=beta)
+    lengths = np.array(lengths)
+    selection = Masking(five, config).select(lengths, key(seed, np.arange(len(lengths))))
+    for sample in range(len(lengths)):
+        check_sample(five, lengths[sample], selection, sample, config)
+
+
+@settings(max_examples=40, deadline=None)
+@given(lengths=st.lists(lengths_of_five, min_size=2, max_size=8), seed=st.integers(0, 2**32))
+def test_the_mask_of_a_sample_does_not_depend_on_the_rest_of_the_batch(five, lengths, seed) -> None:
+    masking = Masking(five, MaskingConfig(input_budget=20, target_budget=10))
+    lengths, keys = np.array(lengths), key(seed, np.arange(len(lengths)))
+    together = masking.select(lengths, keys)
+    for sample in range(len(lengths)):
+        alone = masking.select(lengths[sample : sample + 1], keys[sample : sample + 1])
+        for a, b in ((alone.inputs, together.inputs), (alone.targets, together.targets)):
+            assert np.array_equal(columns(a, 0), columns(b, sample))
+
+
+def test_another_key_is_another_mask(five) -> None:
+    lengths = np.tile([40, 1, 30, 7, 12], (200, 1))
+    selection = Masking(five, MaskingConfig(input_budget=30, target_budget=20)).select(lengths, key(1, np.arange(200)))
+    assert len({tuple(tokens(selection.inputs, i)) for i in range(200)}) > 195
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_every_modality_of_a_sample_is_a_target_in_at_least_a_tenth_of_draws(name, sample_space) -> None:
+    space, lengths = sample_space(*SAMPLES[name])
+    masking, often = Masking(space, MaskingConfig()), np.zeros(len(space))
+    draws, batch = 20_000, 1000
+    for start in range(0, draws, batch):
+        selection = masking.select(np.tile(lengths, (batch, 1)), key(0, np.arange(start, start + batch)))
+        pairs = np.unique(selection.targets.sample * len(space) + selection.targets.slot)
+        often += np.bincount(pairs % len(space), minlength=len(space))
+    assert (often / draws).min() >= 0.10, dict(zip(space.keys, often / draws, strict=True))
+
+
+def select_many(space: TokenSpace, lengths, config: MaskingConfig, n: int = 20_000) -> Selection:
+    return Masking(space, config).select(np.tile(lengths, (n, 1)), key(3, np.arange(n)))
+
+
+def counts(places: Places, slots: int, n: int = 20_000) -> np.ndarray:
+    return np.bincount(places.sample * slots + places.slot, minlength=n * slots).reshape(n, slots)
+
+
+def test_the_first_modality_keeps_a_uniform_number_of_tokens(sample_space) -> None:
+    space, lengths = sample_space([300], 0)
+    kept = counts(select_many(space, lengths, MaskingConfig(input_budget=256)).inputs, 1)[:, 0]
+    share = np.bincount(np.minimum(kept // 32, 8), minlength=9) / len(kept)
+    assert share == pytest.approx([*[32 / 301] * 8, 45 / 301], abs=0.012)
+
+
+def test_where_all_tokens_fit_the_budget_itself_is_uniform(sample_space) -> None:
+    space, lengths = sample_space([20, 20], 0)
+    kept = counts(select_many(space, lengths, MaskingConfig(input_budget=256)).inputs, 2).sum(axis=1)
+    # One modality alone cannot fill the budget: it is what both can hold, and never all forty.
+    assert kept.max() == 39
+    assert np.bincount(kept, minlength=40)[:20] / len(kept) == pytest.approx(np.full(20, 1 / 40), abs=0.006)
+
+
+def test_the_rest_of_the_input_is_filled_uniformly_over_tokens(sample_space) -> None:
+    sizes, budget = np.array([600, 300, 100]), 64
+    space, lengths = sample_space(sizes.tolist(), 0)
+    found = counts(select_many(space, lengths, MaskingConfig(input_budget=budget)).inputs, 3)
+    assert (found.sum(axis=1) == budget).all()
+    kept = [np.minimum(np.arange(n + 1), budget).mean() for n in sizes]
+    expected = [
+        np.mean(
+            [kept[i] if i == first else (budget - kept[first]) * sizes[i] / (1000 - sizes[first]) for first in range(3)]
+        )
+        for i in range(3)
+    ]
+    assert found.mean(axis=0) == pytest.approx(expected, abs=0.6)
+
+
+def test_which_tokens_of_a_grid_are_drawn_is_uniform(sample_space) -> None:
+    space, lengths = sample_space([60, 40], 0)
+    selection = select_many(space, lengths, MaskingConfig(input_budget=20, target_budget=10))
+    for places in (selection.inputs, selection.targets):
+        for slot, size in enumerate((60, 40)):
+            share = np.bincount(places.reference[places.slot == slot], minlength=size).astype(float)
+            assert share / share.mean() == pytest.approx(np.ones(size), abs=0.08)
+
+
+def test_draw_counts_is_hypergeometric() -> None:
+    available, n = np.tile([30, 10, 5, 0, 1], (30_000, 1)), 30_000
+    for amount in (1, 8, 23, 40, 46):
+        drawn = draw_counts(available, np.full(n, amount), key(amount, np.arange(n)))
+        assert (drawn.sum(axis=1) == amount).all()
+        assert (drawn <= available).all()
+        p, total = available[0] / 46, 46
+        assert drawn.mean(axis=0) == pytest.approx(amount * p, abs=0.05)
+        variance = amount * p * (1 - p) * (total - amount) / (total - 1)
+        assert drawn.var(axis=0) == pytest.approx(variance, abs=0.08)
+
+
+def test_shares_of_the_other_modalities_are_skewed_to_zero(sample_space) -> None:
+    space, _ = sample_space([100, 100, 100], 0)
+    masking = Masking(space, MaskingConfig(target_beta=0.1))
+    left, n = np.full((20_000, 3), 100), 20_000
+    shares = masking._beta_counts(left, np.full(n, 1000), key(5, np.arange(n)))
+    assert shares.mean() == pytest.approx(100 * 0.1 / 1.1, abs=0.4)
+    assert (shares == 0).mean() == pytest.approx(0.01**0.1 * 10 / 11, abs=0.01), "rounding is not stochastic"
+    tight = masking._beta_counts(left, np.full(n, 5), key(5, np.arange(n)))
+    assert tight.sum(axis=1).max() == 5
+    assert tight.mean(axis=0) == pytest.approx(np.full(3, tight.mean()), rel=0.05)
+
+
+def test_a_target_budget_too_small_for_an_item_is_refused(make_spec, make_space) -> None:
+    space = make_space(make_spec("test_sources", 3468, (50,), order="causal"))
+    with pytest.raises(AionError, match="cannot hold one item of test_sources"):
+        Masking(space, MaskingConfig(target_budget=5))
+    Masking(space, MaskingConfig(target_budget=6))
+
+
+def test_a_sample_without_tokens_selects_nothing(five) -> None:
+    selection = Masking(five, MaskingConfig()).select(np.zeros((3, 5)), key(1, np.arange(3)))
+    assert len(selection.inputs.sample) == len(selection.targets.sample) == 0

@@ -9,6 +9,10 @@ import pytest
 
 VARIABLE = "AION_SAMPLE_DIR"
 
+# Tests run side by side and their networks are small: more threads than cores would only wait for each other. Set
+# before torch is imported, and inherited by the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def sample_dir() -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -162,6 +163,20 @@ def test_evaluation_without_a_match_is_an_error(survey: SimpleNamespace, capsys:
     code, _, err = aion(capsys, "eval", survey.data, "--tokenizers", survey.out / "missing")
     assert code == 2
     assert "there is no such folder" in err
+
+
+def test_real_survey_files_give_even_codebooks(
+    sample_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = aion(capsys, "train", sample_dir / "gaia", "--out", tmp_path / "set", "--json")
+    found = json.loads(out)["modalities"]
+    assert code == 0
+    for key in ("gaia_xp_bp", "gaia_xp_rp"):
+        assert found[key]["objects"] > 2800
+        assert found[key]["perplexity"] > 1000
+    for key in ("gaia_flux_g", "gaia_flux_bp", "gaia_flux_rp", "gaia_ra", "gaia_dec"):
+        assert found[key]["perplexity"] > 0.98 * min(1024, found[key]["codes_used"])
+        assert found[key]["r2"] > 0.999
 
 
 def test_help_shows_an_example(capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,8 +34,8 @@ ARRAYS = ("bp_coefficients", "rp_coefficients")
 NULLS = ("", "null", "NULL", "nan", "NaN")
 #: A header line or the begin of a JSON document, above which a file is none of ours.
 HEADER_BYTES = 1 << 20
-#: CSV is read in blocks of this size; a row (45 kB with all correlations) must fit.
-BLOCK_BYTES = 1 << 23
+#: CSV is read in blocks of this size, several at once; a row (45 kB with all correlations) must fit.
+BLOCK_BYTES = 1 << 20
 
 
 def column_names(path: Path) -> dict[str, str]:

@@ -66,6 +66,17 @@ def test_columns_come_in_native_byte_order_and_with_their_values(kind: type, siz
     assert set(found["name"]) == {"x"}
 
 
+@pytest.mark.parametrize("block", [1, 40, 1 << 23])
+def test_rows_are_the_same_however_the_file_is_cut_into_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    path = tmp_path / "table.fits"
+    Table({"x": np.arange(23.0)}).write(path)
+    monkeypatch.setattr("aion_core.data.reader.BLOCK_BYTES", block)
+    for size in (1, 2, 23, 50):
+        assert read(path, {"x"}, size)["x"].tolist() == list(range(23))
+
+
 def test_variable_length_columns_come_as_native_arrays(tmp_path: Path) -> None:
     cells = np.empty(3, object)
     cells[:] = [np.arange(n, dtype=float) for n in (3, 0, 2)]

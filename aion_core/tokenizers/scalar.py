@@ -150,7 +150,7 @@ class ScalarTokenizer(Tokenizer):
         tokens = tokens.reshape(len(tokens), self.spec.n_tokens)
         codes = tokens.clamp(0, self.codes - 1)
         values = self.inverse(book).gather(1, codes.T).T.contiguous().masked_fill(tokens < 0, torch.nan)
-        return Scalar(values if self.spec.kind == "coefficients" else values[:, 0])
+        return Scalar(values if self.spec.kind == "coefficients" else values[:, 0], unit=self.spec.units)
 
     def _rows(self, obs: Scalar) -> Tensor:
         """Return the values as ``[B, n]``."""

@@ -324,6 +324,8 @@ def test_quantities_are_converted_to_the_unit_of_the_modality(fitted: Build, spe
     tokenizer = fitted("plain", specs)
     expected = tokenizer.encode(Scalar([1.0, 3.0]))
     assert torch.equal(tokenizer.encode(Scalar([1e-3, 3e-3], unit="arcsec")), expected)
+    decoded = tokenizer.decode(expected)
+    torch.testing.assert_close(decoded.in_unit("arcsec").value, decoded.value / 1000)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import gzip
 import json
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -258,6 +259,21 @@ def test_a_packed_file_that_is_cut_short_is_refused(gaia: Path, tmp_path: Path) 
         path.write_bytes(packed[: len(packed) // 2])
         with pytest.raises(InputError, match=r"cut\."):
             read(path)
+
+
+@settings(max_examples=40, deadline=None)
+@given(place=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255))
+def test_a_damaged_array_file_is_foreign_or_refused(place: float, byte: int) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "x.npz")
+        values = np.random.default_rng(1).normal(size=(20, 110)).astype(np.float32)
+        np.savez_compressed(path, X=values, source_id=np.arange(20))
+        content = bytearray(path.read_bytes())
+        content[int(place * len(content))] = byte
+        path.write_bytes(content)
+        if ArrayReader().claims(path):
+            with suppress(InputError):
+                assert sum(map(len, ArrayReader().read(path, 7))) == 20
 
 
 @pytest.mark.parametrize(

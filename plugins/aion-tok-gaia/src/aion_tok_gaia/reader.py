@@ -8,6 +8,7 @@ not measured, and its object lacks that modality.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,9 @@ DR3_EPOCH = 2016.0
 #: A table with ``source_id`` and one of these is ours (sampled spectra, which have a position too, are not).
 MEASURED = {*SPECTRA.values(), "parallax", *(name for pair in PHOTOMETRY.values() for name in pair)}
 WANTED = MEASURED | {ID, "ra", "dec", "ref_epoch"}
+
+#: What reading a damaged NumPy archive may raise (RuntimeError: encrypted, or packed in an unknown way).
+UNREADABLE = (OSError, EOFError, ValueError, LookupError, RuntimeError, zlib.error, zipfile.BadZipFile)
 
 
 class ArchiveReader(Reader):
@@ -75,7 +79,7 @@ class ArrayReader(Reader):
         try:
             with np.load(path, allow_pickle=False) as file:
                 values, ids = file["X"], file[ID]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except UNREADABLE as error:
             raise InputError(f"{path}: not a readable NumPy archive ({error}).") from error
         if values.dtype.kind != "f" or ids.dtype.kind not in "iu" or len(values) != len(ids):
             raise InputError(
@@ -175,6 +179,6 @@ def _array_shapes(path: Path) -> dict[str, tuple[int, ...]]:
                     old = np.lib.format.read_magic(file) == (1, 0)
                     read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
                     shapes[member.removesuffix(".npy")] = read(file)[0]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    except UNREADABLE:
         return {}
     return shapes

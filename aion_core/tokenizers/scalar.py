@@ -49,7 +49,7 @@ class ScalarTokenizer(Tokenizer):
     centre
         What the codes decode to, after the transform: float32 ``[n, codes]``.
     edge
-        Upper edges before the transform: float32 ``[n, codes − 1]``.
+        Upper edges before the transform, for the search: float32 ``[n, codes − 1]``.
     """
 
     observation: ClassVar[type[Observation]] = Scalar
@@ -134,11 +134,10 @@ class ScalarTokenizer(Tokenizer):
     def _encode(self, obs: Scalar) -> Tensor:
         self._require_table()
         values = self._rows(obs)
-        raised = values if self.lowest == float("-inf") else values.clamp(min=self.lowest)
         if len(self.edge) == 1:  # the search in one table is faster by a third than that in a stack of them
-            codes = torch.bucketize(raised.contiguous(), self.edge[0])
+            codes = torch.bucketize(values.contiguous(), self.edge[0])
         else:
-            codes = torch.searchsorted(self.edge, raised.T.contiguous()).T.contiguous()
+            codes = torch.searchsorted(self.edge, values.T.contiguous()).T.contiguous()
         missing = values.isnan().any(dim=1, keepdim=True)
         return codes.masked_fill_(missing, -1).reshape(-1, *self.spec.shape)
 
@@ -189,14 +188,18 @@ class ScalarTokenizer(Tokenizer):
         self.edge = self._carried_back(self.table[:, :-1].contiguous().cpu()).to(self.device)
 
     def _carried_back(self, table: Tensor) -> Tensor:
-        """Return the greatest float32 whose transform does not exceed each edge (bisection over all floats)."""
-        low = _order(torch.full_like(table, self.lowest)) - 1
-        high = _order(torch.full_like(table, torch.inf)) + 1
+        """Return the greatest float32 whose transform does not exceed each edge, by bisection over all floats.
+
+        Below `lowest` the transform is that of `lowest`. Where even that exceeds an edge, the result is NaN, which no
+        value is below in a search.
+        """
+        none = _order(torch.full_like(table, self.lowest)) - 1
+        low, high = none, _order(torch.full_like(table, torch.inf)) + 1
         while bool((high - low > 1).any()):
             middle = (low + high) // 2
             below = self.transform(_float(middle)) <= table
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-        return _float(low).masked_fill(table.isnan(), torch.nan)
+        return _float(low).masked_fill(low == none, torch.nan)
 
     @abstractmethod
     def artifact(self) -> Artifact: ...

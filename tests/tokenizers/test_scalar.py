@@ -19,7 +19,7 @@ from aion_core.contract import AionError, InputError, ModalitySpec
 from aion_core.observations import Image, Scalar
 from aion_core.release import Artifact, read_artifact, write_artifact
 from aion_core.tokenizers import build_tokenizer
-from aion_core.tokenizers.scalar import OWN, ScalarTokenizer
+from aion_core.tokenizers.scalar import OWN, QuantileTokenizer, ScalarTokenizer
 
 KINDS = ["plain", "log", "coefficients", "grid"]
 SOME = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -246,6 +246,32 @@ def test_fitting_in_parts_and_in_any_order_gives_the_same_table(
     assert whole.fingerprint == one.fingerprint
 
 
+class Probe(QuantileTokenizer):
+    """Notes which of its modules are in training mode while it encodes and decodes."""
+
+    def _encode(self, obs: Scalar) -> Tensor:
+        self.seen = [module.training for module in self.modules()]
+        return super()._encode(obs)
+
+    def _decode(self, tokens: Tensor, **context: Any) -> Scalar:
+        self.seen = [module.training for module in self.modules()]
+        return super()._decode(tokens, **context)
+
+
+def test_encoding_and_decoding_run_in_eval_mode_and_restore_every_module(
+    fitted: Build, specs: dict[str, ModalitySpec]
+) -> None:
+    probe = Probe.from_artifact(specs["plain"], fitted("plain", specs).artifact())
+    probe.inner = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.BatchNorm1d(2).eval())
+    before = [module.training for module in probe.modules()]
+    assert before == [True, True, True, False]
+    probe.encode(Scalar([1.0]))
+    assert probe.seen == [False] * 4
+    probe.decode(torch.tensor([1]))
+    assert probe.seen == [False] * 4
+    assert [module.training for module in probe.modules()] == before
+
+
 def test_only_what_the_same_modality_has_observed_is_merged(specs: dict[str, ModalitySpec]) -> None:
     with pytest.raises(AionError, match="says nothing about toy_plain"):
         build_tokenizer(specs["plain"]).merge(build_tokenizer(specs["log"]))
@@ -470,11 +496,34 @@ def test_a_reservoir_holds_centres_only_where_the_file_says_so(specs: dict[str, 
     assert float(cls.from_artifact(specs["plain"], Artifact({}, tensors)).decode(token).value) == 6.5
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@SOME
+@given(data=st.data())
+def test_codes_are_those_of_transforming_first(
+    kind: str, fitted: Build, specs: dict[str, ModalitySpec], data: Any
+) -> None:
+    tokenizer, values = fitted(kind, specs), values_for(kind, data)
+    values = torch.from_numpy(np.nan_to_num(values[:, None] if values.ndim == 1 else values, posinf=3e38))
+    raised = tokenizer.transform(values.clamp(min=tokenizer.lowest)).T.contiguous()
+    expected = torch.searchsorted(tokenizer.table[:, :-1].contiguous(), raised).T
+    assert torch.equal(tokenizer.encode(Scalar(values)), expected)
+
+
+def test_edges_below_the_minimum_of_a_logarithm_bound_no_code(fitted: Build, specs: dict[str, ModalitySpec]) -> None:
+    artifact = fitted("log", specs).artifact()
+    raised = Artifact({**artifact.config, "min_log_value": 4.0}, artifact.tensors, artifact.metadata)
+    tokenizer: Any = type(fitted("log", specs)).from_artifact(specs["log"], raised)
+    lowest = int((tokenizer.table[0] < 4.0).sum())
+    assert 300 < lowest < 700
+    tokens = tokenizer.encode(Scalar([-np.inf, -1.0, 0.0, 1.0, exp(4.0) - 1e-3, exp(4.0)]))
+    assert tokens[:, 0].tolist() == [lowest] * 6
+
+
 def test_edges_are_carried_back_to_the_last_float_below(fitted: Build, specs: dict[str, ModalitySpec]) -> None:
     for kind in ("log", "coefficients"):
         tokenizer = fitted(kind, specs)
         edge, table = tokenizer.edge, tokenizer.table[:, :-1]
-        assert (tokenizer.transform(edge) <= table)[edge >= tokenizer.lowest].all()
+        assert (tokenizer.transform(edge) <= table).all()
         assert (tokenizer.transform(edge.nextafter(torch.tensor(torch.inf))) > table).all()
 
 

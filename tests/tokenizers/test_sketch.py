@@ -104,6 +104,14 @@ def test_rank_inverts_quantile(values: Values, limit: int, q: float) -> None:
     assert made.rank(np.nextafter(values.min(), -np.inf)) == 0
 
 
+def test_within_the_range_of_a_key_values_count_as_evenly_spread() -> None:
+    made = sketch(np.linspace(1, 2, 1001), limit=2)
+    assert len(made.state()["keys"]) == 2
+    q = np.linspace(0.01, 0.99, 9)
+    np.testing.assert_allclose(made.quantile(q), 1 + q, atol=2e-3)
+    np.testing.assert_allclose(made.rank(made.quantile(q)), q * 1001)
+
+
 def test_quantiles_of_twenty_bits_of_detail_are_within_a_ten_thousandth() -> None:
     values = np.random.default_rng(1).lognormal(3, 2, 2_000_000).astype(np.float32)
     made = sketch(values)

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 from aion_core.cli.console import print_json, print_table, progress
 
 if TYPE_CHECKING:
-    from aion_core.train import HeldOut, TrainConfig
+    from aion_core.train import HeldOut
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,7 @@
 
 from aion_core.engine.checkpoint import Checkpoint, Checkpoints
 from aion_core.engine.metrics import MetricsLog
-from aion_core.engine.optimizer import build_optimizer, learning_rate
+from aion_core.engine.optimizer import build_optimizer, learning_rate, set_learning_rate
 from aion_core.engine.settings import CheckpointSettings, OptimizerSettings
 from aion_core.engine.signals import StopFlag
 
@@ -15,4 +15,5 @@ __all__ = [
     "StopFlag",
     "build_optimizer",
     "learning_rate",
+    "set_learning_rate",
 ]

@@ -1,9 +1,10 @@
-"""AdamW over two groups of parameters, and the learning-rate schedule as a function of the step."""
+"""AdamW over groups of parameters, and the learning-rate schedule as a function of the step."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -12,21 +13,36 @@ from aion_core.engine.settings import OptimizerSettings
 
 
 def build_optimizer(
-    model: nn.Module, settings: OptimizerSettings, decays: Callable[[str, Tensor], bool]
+    model: nn.Module,
+    settings: OptimizerSettings,
+    decays: Callable[[str, Tensor], bool],
+    is_embedding: Callable[[str], bool] = lambda name: False,
 ) -> torch.optim.AdamW:
-    """Return AdamW (fused where the device has it) with weight decay on the parameters that `decays` selects.
+    """Return AdamW (fused where the device has it) with a group for each kind of parameter.
 
-    Embeddings and heads of modalities that a step does not see get zero gradients; AdamW would still shrink them,
-    so they belong into the group without decay.
+    Parameters
+    ----------
+    decays
+        Which parameters have weight decay. Embeddings and heads of modalities that a step does not see get zero
+        gradients; AdamW would still shrink them, so they should not.
+    is_embedding
+        Which parameters learn at `embedding_lr` times the rate of the others.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for n, p in named if decays(n, p)], "weight_decay": settings.weight_decay},
-        {"params": [p for n, p in named if not decays(n, p)], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [g for g in groups if g["params"]], lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True
-    )
+    groups = []
+    for decay, embedding in product((True, False), repeat=2):
+        members = [p for n, p in named if decays(n, p) == decay and is_embedding(n) == embedding]
+        if members:
+            weight_decay = settings.weight_decay if decay else 0.0
+            scale = settings.embedding_lr if embedding else 1.0
+            groups.append({"params": members, "weight_decay": weight_decay, "lr_scale": scale})
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the rate of every group, each in its proportion."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_scale"]
 
 
 def learning_rate(step: int, settings: OptimizerSettings) -> float:

@@ -17,6 +17,7 @@ class OptimizerSettings(Settings):
     """AdamW with linear warm-up and cosine decay; defaults are the paper's (REFERENCE section 3)."""
 
     lr: float = Field(default=2e-4, gt=0, description="peak learning rate")
+    embedding_lr: float = Field(default=1.0, gt=0, description="rate of token embeddings, in units of lr")
     final_lr: float = Field(default=0.0, ge=0, description="learning rate at the last step")
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = Field(default=1e-8, gt=0)

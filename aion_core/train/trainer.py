@@ -17,7 +17,15 @@ from torch import Tensor
 from aion_core.contract import AionError
 from aion_core.data.batches import TokenBatch
 from aion_core.data.loader import Position
-from aion_core.engine import Checkpoint, Checkpoints, MetricsLog, StopFlag, build_optimizer, learning_rate
+from aion_core.engine import (
+    Checkpoint,
+    Checkpoints,
+    MetricsLog,
+    StopFlag,
+    build_optimizer,
+    learning_rate,
+    set_learning_rate,
+)
 from aion_core.files import write_json
 from aion_core.model import AionModel
 from aion_core.model.files import load_weights, read_space, save_model
@@ -82,7 +90,7 @@ class Trainer:
         if latest:
             self._check_resumable(latest)
         self.model = AionModel(config.model.build(), self.data.space, config.run.seed).to(self.device)
-        self.optimizer = build_optimizer(self.model, config.optimizer, decays=_decays)
+        self.optimizer = build_optimizer(self.model, config.optimizer, _decays, _is_embedding)
         self.weights = self._loss_weights()
         self.step, self.skipped = 0, 0
         self.position = Position(epoch=0, index=0, seed=config.run.seed)
@@ -121,8 +129,7 @@ class Trainer:
         started = perf_counter()
         settings = self.config.optimizer
         lr = learning_rate(self.step, settings)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        set_learning_rate(self.optimizer, lr)
         counts = [sum(column) for column in zip(*(batch.target_counts for batch in micro), strict=True)]
         sums = torch.zeros(len(counts), device=self.device)
         for batch in micro:
@@ -274,6 +281,10 @@ class Trainer:
 def _decays(name: str, parameter: Tensor) -> bool:
     """Weight matrices of the blocks decay; norms, biases, embeddings and heads do not."""
     return parameter.ndim == 2 and not name.startswith(("encoder_embeddings.", "decoder_embeddings."))
+
+
+def _is_embedding(name: str) -> bool:
+    return ".token_emb." in name
 
 
 def _device(name: str) -> torch.device:

@@ -7,7 +7,7 @@ sky cells that neither training nor the copies have seen. An interrupted demo co
 
 example:
   aion demo
-  aion demo --out demo-report --data ~/survey-files --objects 50000
+  aion demo --out demo-report --data ~/survey-files --objects 500000
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``aion demo``."""
     parser.add_argument("--out", type=Path, default=Path("demo-report"), help="folder to write to (demo-report)")
     parser.add_argument("--data", type=Path, default=None, help=f"folder of survey files (default: ${SAMPLE_DIR})")
-    parser.add_argument("--objects", type=int, default=24_000, metavar="N", help="disturbed copies to train on (24000)")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the copies and of the training")
+    parser.add_argument(
+        "--objects", type=int, default=150_000, metavar="N", help="disturbed copies to train on (150000)"
+    )
+    parser.add_argument("--quick", action="store_true", help="a fifth of the copies, a quarter of the training")
     parser.add_argument("--json", action="store_true", help="print the report's numbers as JSON")
 
 

@@ -1,8 +1,8 @@
 """Resampled copies of real catalogue rows, disturbed as another star or galaxy of the kind would differ.
 
-A few thousand real rows are too few to train on, so the demo multiplies them: an object is drawn with replacement, made
-brighter or fainter in all its fluxes at once, and every measurement gets noise of its own. Colours are therefore real;
-nothing else about the copies is, and the demo says so.
+A few thousand real rows are too few to train on, so the demo multiplies them: an object is drawn with replacement,
+made brighter or fainter in all its fluxes at once, and every measurement gets noise of its own (a smoothed bootstrap).
+Colours are therefore real; nothing else about the copies is, and the demo says so.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from aion_core.observations import Scalar
 
 #: Scatter of the common brightness, in magnitudes, and of each flux, as a fraction.
 BRIGHTNESS_MAG, FLUX_NOISE = 0.3, 0.02
-#: Noise of any other measurement: of its value, or for angles and parallaxes of the sample's spread.
-OTHER_NOISE = 0.03
+#: Other measurements: Silverman's rule for a smoothed bootstrap, in standard deviations times n^(-1/5).
+SMOOTHING = 0.9
 
 Floats = npt.NDArray[np.float64]
 
@@ -56,7 +56,15 @@ def _disturb(drawn: Floats, sample: Floats, spec: ModalitySpec, magnitude: Float
     if spec.kind == "coefficients":
         size = np.nanmedian(np.abs(sample), axis=0)
         return (drawn + FLUX_NOISE * size * noise) * 10 ** (-0.4 * brightness)
-    if spec.quantity.startswith("pos."):
-        low, high = np.nanpercentile(sample, (16, 84))
-        return drawn + OTHER_NOISE * (high - low) * noise
-    return drawn * (1 + OTHER_NOISE * noise)
+    # A value of exactly zero means something of its own (a point source has no radius), and stays.
+    return np.where(drawn == 0, drawn, _smoothed(drawn, sample, noise))
+
+
+def _smoothed(drawn: Floats, sample: Floats, noise: Floats) -> Floats:
+    """Add noise of a kernel's width, in the logarithm where all values are positive."""
+    values = sample[np.isfinite(sample) & (sample != 0)]
+    positive = bool((values > 0).all())
+    with np.errstate(divide="ignore"):
+        low, high = np.percentile(np.log(values) if positive else values, (16, 84)) if len(values) else (0.0, 0.0)
+    width = SMOOTHING * (high - low) / 2 * max(1, len(values)) ** -0.2
+    return drawn * np.exp(width * noise) if positive else drawn + width * noise

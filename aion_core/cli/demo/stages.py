@@ -38,7 +38,7 @@ SPLIT = SplitConfig(fraction=0.2, order=9)
 BATCH = 4096
 #: Fewest held-out objects for which a conditional loss is worth a line.
 FEWEST = 20
-MODEL = {"dim": 128, "encoder_depth": 3, "decoder_depth": 3, "num_heads": 4}
+MODEL = {"dim": 64, "encoder_depth": 2, "decoder_depth": 2, "num_heads": 4}
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class DemoSettings:
     """What decides a demo's result."""
 
     data: Path | None = None
-    objects: int = 24_000
+    objects: int = 150_000
     quick: bool = False
     seed: int = 0
 
@@ -56,11 +56,11 @@ class DemoSettings:
 
     @property
     def copies(self) -> int:
-        return self.objects // 10 if self.quick else self.objects
+        return self.objects // 5 if self.quick else self.objects
 
     @property
     def steps(self) -> int:
-        return 150 if self.quick else 1500
+        return 200 if self.quick else 800
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Demo:
         real, copies = sum(map(len, self.real)), sum(map(len, self.copies))
         note = (
             f"{real:,} real objects from {len(self.files)} files; {copies:,} disturbed copies of those outside the "
-            "held-out sky were added for training (common brightness ± 0.3 mag, fluxes ± 2 %, the rest ± 3 %). The "
+            "held-out sky were added for training (common brightness ± 0.3 mag, fluxes ± 2 %, the rest smoothed). The "
             "losses and predictions are for real held-out objects."
         )
         facts = {
@@ -115,12 +115,14 @@ class Demo:
         """Files that a reader claims, with what they hold; damaged ones are left to `aion tokenize` to explain."""
         given = find_files([self.settings.data]) if self.settings.data else []
         found = []
+        seen: set[tuple[str, ...]] = set()
         for path in self.bar.track([*given, *sample_files(self.registry)], description="reading sample files"):
             try:
                 spec, reader = find_reader(path, self.registry)
             except NotClaimedError:
                 continue
-            found.append((path, spec.name, list(reader.read(path, BATCH))))
+            batches = [_unseen(batch, seen) for batch in reader.read(path, BATCH)]
+            found.append((path, spec.name, batches))
         if not found:
             where = f"in {self.settings.data}" if self.settings.data else "(none was named: --data or AION_SAMPLE_DIR)"
             raise AionError(
@@ -139,26 +141,28 @@ class Demo:
 
     @cached_property
     def copies(self) -> list[ObservationBatch]:
-        """Copies of objects outside the held-out sky, in proportion to the size of their files."""
-        parents = [_select(batch, ~_held_out(batch)) for batch in self.real]
-        total = sum(map(len, parents))
-        return [
-            disturbed_copies(
-                batch,
-                self.registry.modalities,
-                max(1, round(self.settings.copies * len(batch) / total)),
-                np.random.default_rng([self.settings.seed, i]),
-            )
-            for i, batch in enumerate(parents)
-            if len(batch)
-        ]
+        """Copies of objects outside the held-out sky, of each kind (of what was measured) by the root of its number."""
+        kinds: dict[tuple[str, ...], list[ObservationBatch]] = {}
+        for batch in map(_training, self.real):
+            if len(batch):
+                kinds.setdefault(tuple(sorted(batch.data)), []).append(batch)
+        sizes = np.array([sum(map(len, parts)) for parts in kinds.values()])
+        copies_of_each = self.settings.copies * np.sqrt(sizes) / np.sqrt(sizes).sum() / sizes
+        found = []
+        for k, parts in enumerate(kinds.values()):
+            for i, batch in enumerate(parts):
+                count = round(len(batch) * copies_of_each[k])
+                rng = np.random.default_rng([self.settings.seed, k, i])
+                if count:
+                    found.append(disturbed_copies(batch, self.registry.modalities, count, rng))
+        return found
 
     def tokenizers(self) -> TokenizerSet:
         """Fit every modality that the training objects have and that has a fitted tokenizer."""
         folder = self.out / "tokenizers"
         if folder.exists():
             return TokenizerSet.load(folder, self.registry)
-        training = [*(_select(batch, ~_held_out(batch)) for batch in self.real), *self.copies]
+        training = [*map(_training, self.real), *self.copies]
         keys = [key for key in self.registry.modalities if any(key in batch.data for batch in training)]
         fitted = []
         for key in self.bar.track(keys, description="fitting tokenizers"):
@@ -197,12 +201,18 @@ class Demo:
                         {"stores": [str(self.out / "stores/copies.arrow")], "weight": 4},
                     ],
                     "validation": [str(self.out / "stores/real.arrow")],
-                    "batch_size": 256,
+                    "batch_size": 512,
                     "split": SPLIT.model_dump(),
                 },
                 "model": MODEL,
-                "masking": {"input_budget": 48, "target_budget": 32},
-                "optimizer": {"steps": steps, "lr": 2e-3, "warmup_steps": steps // 20, "final_lr": 1e-5},
+                "masking": {"input_budget": 10, "target_budget": 8},
+                "optimizer": {
+                    "steps": steps,
+                    "lr": 3e-3,
+                    "embedding_lr": 7,
+                    "warmup_steps": steps // 10,
+                    "final_lr": 1e-5,
+                },
                 "evaluate": {
                     "every": max(1, steps // 6),
                     "samples": 1000,
@@ -229,7 +239,7 @@ class Demo:
         families: dict[str, list[ModalitySpec]] = {}
         for spec in store.space.specs():
             if spec.quantity.startswith(("phot.flux", "phot.mag")) and spec.kind == "scalar":
-                families.setdefault(spec.plugin, []).append(spec)
+                families.setdefault(self.registry.origin(spec.key).name, []).append(spec)
         for specs in families.values():
             have = {s.key: (store.tokens(rows, [s.key])[s.key] >= 0).any(1) for s in specs}
             usual = [key for key, there in have.items() if there.sum() >= FEWEST]
@@ -284,10 +294,14 @@ class Demo:
         mine = {**asdict(self.settings), "data": str(self.settings.data), "plugins": plugins}
         mark = self.out / "demo.json"
         if mark.exists():
-            if read_json(mark) != mine:
+            theirs = read_json(mark)
+            changed = [
+                f"{name}: {theirs.get(name)} there, {mine[name]} now" for name in mine if theirs.get(name) != mine[name]
+            ]
+            if changed:
                 raise AionError(
-                    f"{self.out} holds a demo with other settings or plugins; name another folder with --out, or "
-                    "remove it."
+                    f"{self.out} holds a demo with other settings ({'; '.join(changed)}); name another folder with "
+                    "--out, or remove it."
                 )
         elif self.out.exists() and any(self.out.iterdir()):
             raise AionError(f"{self.out} is not empty, and not a demo; name another folder with --out.")
@@ -298,6 +312,18 @@ class Demo:
 def _held_out(batch: ObservationBatch) -> npt.NDArray[np.bool_]:
     pixels = healpix_of(batch.ra, batch.dec)
     return split_mask(pixels, batch.object_id, SPLIT.fraction, SPLIT.order, SPLIT.seed)
+
+
+def _unseen(batch: ObservationBatch, seen: set[tuple[str, ...]]) -> ObservationBatch:
+    """Leave out objects that another file has shown with the same measurements, and remember the rest."""
+    names = [(str(identifier), *sorted(batch.data)) for identifier in batch.object_id]
+    new = np.array([name not in seen for name in names], dtype=bool)
+    seen.update(names)
+    return _select(batch, new)
+
+
+def _training(batch: ObservationBatch) -> ObservationBatch:
+    return _select(batch, ~_held_out(batch))
 
 
 def _measure(tokenizer: Tokenizer, obs: Any) -> Measure:

@@ -54,7 +54,7 @@ class Sequences:
         number = np.arange(most)
         draws = uniform(key(keys[:, None], number))
         draws[number >= items[:, None]] = 2.0
-        rank = np.argsort(np.argsort(draws, axis=1), axis=1)
+        rank = np.argsort(draws, axis=1)
         # Showing an item changes the number of hidden runs by its hidden neighbours less one.
         edge = np.full((len(items), 1), -1)
         sides = np.hstack([edge, np.where(number < items[:, None], rank, -1), edge])

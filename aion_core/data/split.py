@@ -55,7 +55,7 @@ def hash_strings(strings: Any) -> U64:
     """Return a 64-bit hash of each string: the mixed sum over its UTF-8 bytes of a hash of place and byte."""
     import pyarrow as pa
 
-    array = strings if isinstance(strings, pa.ChunkedArray | pa.Array) else pa.array(np.asarray(strings).tolist())
+    array = strings if isinstance(strings, pa.ChunkedArray | pa.Array) else pa.array(list(strings), pa.string())
     parts = array.chunks if isinstance(array, pa.ChunkedArray) else [array]
     return np.concatenate([np.zeros(0, np.uint64), *(_hash_array(part.cast(pa.large_string())) for part in parts)])
 

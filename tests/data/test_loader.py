@@ -177,6 +177,9 @@ def test_a_sample_met_again_is_masked_anew(opened, space) -> None:
     for batch in take(mixed, len(mixed) // 100):
         for row, i in enumerate(batch.index.tolist()):
             masks.setdefault(i, []).append(batch.input_position[row].numpy().tobytes())
+    twice = TokenLoader({"x": opened[:1], "y": opened[:1]}, space, len(opened[0]), SMALL, prefetch=0)
+    seen = {int(i): b.input_position[row] for b in take(twice, 2) for row, i in enumerate(b.index)}
+    assert np.mean([torch.equal(seen[i], seen[i + 300]) for i in range(300) if i in seen and i + 300 in seen]) < 0.2
     laps = [seen for seen in masks.values() if len(seen) > 1]
     assert np.mean([len(set(seen)) == len(seen) for seen in laps]) > 0.9
 
@@ -288,16 +291,21 @@ def test_a_conditional_batch_gives_and_asks_whole_modalities(space, draw_codes) 
 def test_a_conditional_sequence_is_teacher_forced_to_its_end(space) -> None:
     codes = np.full((3, 20), -1)
     codes[0, :5], codes[1] = np.arange(300, 305), np.arange(500, 520)
-    tokens = {"test_sources": torch.from_numpy(codes), "test_r": np.array([[1], [2], [3]])}
-    batch = conditional_batch(tokens, ["test_r"], ["test_sources"], space)
+    tokens = {
+        "test_sources": torch.from_numpy(codes),
+        "test_r": np.ones((3, 1), int),
+        "test_image": np.ones((3, 36), int),
+    }
+    batch = conditional_batch(tokens, ["test_r"], ["test_sources", "test_image"], space)
     slot, end, start = space.index("test_sources"), SEQUENCE_IDS.end, SEQUENCE_IDS.first_sentinel
     for row, sequence in ((0, codes[0, :5].tolist()), (1, codes[1].tolist())):
         asked = batch.target_slot[row] == slot
         assert batch.target_code[row, asked].tolist() == [*sequence, end]
         assert batch.target_input[row, asked].tolist() == [start, *sequence]
         assert batch.target_position[row, asked].tolist() == list(range(len(sequence) + 1))
-    assert (batch.target_slot[2] == -1).all()
-    assert batch.target_position.max() < n_positions(space["test_sources"].spec)
+    assert (batch.target_slot[2, 36:] == -1).all()
+    assert (batch.target_input[:, :36] == -1).all()
+    assert batch.target_position[batch.target_slot == slot].max() < n_positions(space["test_sources"].spec)
 
 
 def test_the_model_takes_what_the_loader_gives(opened, space: TokenSpace) -> None:

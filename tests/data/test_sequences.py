@@ -81,6 +81,15 @@ def test_what_is_affordable_fits_and_keeps_to_the_sentinels_there_are(n, places,
         assert seen[0] == n
 
 
+def test_there_are_never_more_runs_than_sentinels() -> None:
+    """Of 1200 single-token items, half seen, some 300 runs would be hidden."""
+    sequences = Sequences.of(np.full(20, 1200), 1, key(7, np.arange(20)))
+    seen = affordable(sequences.input_cost, np.full(20, 600), np.full(20, 5000))
+    runs = (sequences.inputs(seen) < 0).sum(axis=1)
+    assert runs.max() <= SEQUENCE_IDS.n_sentinels
+    assert runs.min() > SEQUENCE_IDS.n_sentinels - 10, "far fewer items are seen than could be"
+
+
 def test_a_sequence_of_which_nothing_is_seen_costs_no_input() -> None:
     sequences = Sequences.of(np.array([4]), 5, key(1, [0]))
     assert sequences.input_cost[0, 0] == 0

@@ -61,5 +61,6 @@ def test_the_hash_of_a_string_is_its_own(strings) -> None:
     apart = [int(hash_strings(pa.array(["before", s]))[1]) for s in strings]
     assert together.tolist() == apart
     assert len(set(apart)) == len(set(strings))
+    assert len(set(hash_strings(["ab", "ba", "aab", "aba", "", "a", "a\0"]).tolist())) == 7
     sliced = pa.array(["x", *strings], pa.string()).slice(1)
     assert hash_strings(sliced).tolist() == apart

@@ -306,6 +306,17 @@ def test_any_changed_value_fails_verification(space, write_store, tmp_path) -> N
         copy.verify()
 
 
+def test_a_value_moved_to_another_object_fails_verification(space, tmp_path) -> None:
+    for key, value in (("test_r", [5]), ("test_image", [5] * 36)):
+        store = write_codes(tmp_path / "a.arrow", space, key, [value, [-1] * len(value)])
+
+        def swapped(table: pa.Table, key: str = key) -> pa.Table:
+            return table.set_column(4, table.schema.field(key), table[key].take([1, 0]))
+
+        with pytest.raises(InputError, match="its checksum does not match"):
+            TokenStore(rewritten(store, tmp_path / "b.arrow", swapped)).verify()
+
+
 def test_a_flipped_bit_in_the_tokens_fails_verification(space, write_store, tmp_path) -> None:
     path = tmp_path / "a.arrow"
     _, codes = write_store(path, space, 40, present=1.0)

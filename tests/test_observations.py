@@ -253,10 +253,10 @@ def test_stating_a_unit_converts_a_quantity_and_labels_bare_numbers() -> None:
 
 
 def test_conversion_happens_before_rounding_to_float32() -> None:
-    tiny = np.full((1, 1), 1e-19) * u.Unit("erg / (s cm2 AA)")
-    obs = Spectrum(tiny, [1] * u.AA, ivar=1 / tiny**2 / 100, unit="1e-17 erg / (s cm2 AA)")
-    torch.testing.assert_close(obs.flux, torch.full((1, 1), 0.01))
-    torch.testing.assert_close(obs.ivar, torch.full((1, 1), 100.0))
+    tiny = np.full((1, 1), 1e-20) * u.Unit("erg / (s cm2 AA)")
+    obs = Spectrum(tiny, [1] * u.AA, ivar=1 / tiny**2, unit="1e-17 erg / (s cm2 AA)")
+    torch.testing.assert_close(obs.flux, torch.full((1, 1), 1e-3))
+    torch.testing.assert_close(obs.ivar, torch.full((1, 1), 1e6))
 
 
 def test_units_that_do_not_convert_by_a_factor_are_refused() -> None:

@@ -13,7 +13,7 @@ from aion_core.release import Artifact, codec_folder, codec_names, read_artifact
 
 ARTIFACT = Artifact(
     {"codebook_size": 4, "name": "η"},
-    {"a": torch.tensor([0.0, torch.nan]), "b": torch.ones(2, 3, dtype=torch.bfloat16), "c": torch.tensor(3)},
+    {"a": torch.tensor([0.0, torch.nan]), "b": torch.ones(2, 3, dtype=torch.bfloat16), "c": torch.tensor(0)},
     {"format": "pt", "note": "x"},
 )
 
@@ -31,8 +31,8 @@ def test_an_artifact_comes_back_bit_for_bit(tmp_path: Path) -> None:
         Artifact({"codebook_size": 5, "name": "η"}, ARTIFACT.tensors, ARTIFACT.metadata),
         Artifact(ARTIFACT.config, {**ARTIFACT.tensors, "d": torch.zeros(1)}, ARTIFACT.metadata),
         Artifact(ARTIFACT.config, {**ARTIFACT.tensors, "c": torch.tensor(4)}, ARTIFACT.metadata),
-        Artifact(ARTIFACT.config, {**ARTIFACT.tensors, "c": torch.tensor(3, dtype=torch.int32)}, ARTIFACT.metadata),
-        Artifact(ARTIFACT.config, {**ARTIFACT.tensors, "c": torch.tensor([3])}, ARTIFACT.metadata),
+        Artifact(ARTIFACT.config, {**ARTIFACT.tensors, "c": torch.tensor(0, dtype=torch.float64)}, ARTIFACT.metadata),
+        Artifact(ARTIFACT.config, {**ARTIFACT.tensors, "c": torch.tensor([0])}, ARTIFACT.metadata),
         Artifact(ARTIFACT.config, ARTIFACT.tensors, {"format": "pt"}),
     ],
 )

@@ -140,9 +140,12 @@ def test_a_damaged_file_stops_training_and_nothing_is_written(
 def test_a_named_file_that_nobody_reads_is_an_error(
     survey: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, _, err = aion(capsys, "train", survey.data / "README.txt", "--out", survey.out)
+    code, _, err = aion(capsys, "train", survey.data / "a.npz", survey.data / "README.txt", "--out", survey.out)
     assert code == 2
-    assert "README.txt" in err
+    assert "README.txt: no installed reader takes a file of this name" in err
+    code, _, err = aion(capsys, "train", survey.site, "--out", survey.out)
+    assert code == 2
+    assert "No installed reader reads any file in" in err
 
 
 @pytest.mark.parametrize("values", [{"image": np.zeros((5, 8, 8))}, {"plain": [np.nan, np.nan]}])

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from aion_core.contract import ModalitySpec, Provenance, TokenizerSpec, provenance_id
+from aion_core.observations import Scalar
+from aion_core.tokenizers import Tokenizer, build_tokenizer
 
 SCALAR = "aion_core.tokenizers.scalar"
 
@@ -134,3 +136,33 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         return path
 
     return SimpleNamespace(write=write, data=tmp_path / "data", out=tmp_path / "set", site=site)
+
+
+def sample(kind: str, size: int = 20_000, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    if kind == "coefficients":
+        return rng.standard_cauchy((size, 5)) * [1e4, 1e2, 1.0, 1e-2, 0.0]
+    if kind == "log":
+        return rng.lognormal(4, 1.5, size)
+    return rng.normal(1, 2, size) if kind == "plain" else rng.uniform(0, 6, size)
+
+
+@pytest.fixture(scope="session")
+def draw() -> Callable[..., np.ndarray]:
+    """Data of a kind of tokenizer: ``draw(kind, size, seed)``."""
+    return sample
+
+
+@pytest.fixture(scope="session")
+def fitted() -> Callable[..., Tokenizer]:
+    """A fitted tokenizer of each kind, fitted once; nothing may change it."""
+    made: dict[str, Any] = {}
+
+    def build(kind: str) -> Any:
+        if kind not in made:
+            made[kind] = build_tokenizer(SPECS[kind])
+            made[kind].observe(Scalar(sample(kind)))
+            made[kind].finish()
+        return made[kind]
+
+    return build

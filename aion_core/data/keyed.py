@@ -2,7 +2,7 @@
 
 Everything random in the data flow (split, order, masking) is drawn here, vectorised, without any generator's state: a
 sample's draws are the same in any batch, on any rank, after any resume. `mix` is the finaliser of SplitMix64 (Steele,
-Lea, Flood 2014); `permute` is a Feistel network with cycle walking (Black, Rogaway 2002).
+Lea, Flood 2014); `permute` is a generalised Feistel network with cycle walking (Black, Rogaway 2002).
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ U64 = npt.NDArray[np.uint64]
 Float = npt.NDArray[np.float64]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-#: (fewest bits, most bits, pairs of Feistel rounds): where the halves have few bits, each round mixes little.
-_ROUNDS = ((1, 5, 16), (6, 6, 5), (7, 32, 3))
+#: Pairs of Feistel rounds; more for small permutations, where each round mixes little.
+_ROUNDS, _SMALL, _ROUNDS_SMALL = 4, 32, 8
+#: Numbers permuted at once: what fits the processor's cache.
+_BLOCK = 1 << 15
 
 
 def mix(x: U64) -> U64:
@@ -53,49 +55,62 @@ def permute(index: npt.NDArray[np.integer], size: npt.ArrayLike, keys: U64) -> U
         One permutation each.
     """
     shape = np.broadcast_shapes(np.shape(index), np.shape(size), keys.shape)
-    x = np.broadcast_to(np.asarray(index, np.uint32), shape).flatten()
+    x = np.broadcast_to(np.asarray(index, np.uint32), shape).ravel()
     n = np.broadcast_to(np.asarray(size, np.uint32), shape).ravel()
     k = np.broadcast_to(keys, shape).ravel()
-    bits = np.frexp(np.maximum(n, 1) - np.uint32(1))[1]
-    for least, most, rounds in _ROUNDS:
-        chosen = np.flatnonzero((bits >= least) & (bits <= most))
-        if len(chosen):
-            x[chosen] = _walk(x[chosen], bits[chosen].astype(np.uint32), k[chosen], n[chosen], rounds)
-    return x.reshape(shape)
+    result = np.empty_like(x)
+    for start in range(0, len(x), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        result[block] = _permute_block(x[block], n[block], k[block])
+    return result.reshape(shape)
 
 
-def _walk(x: U32, bits: U32, keys: U64, n: U32, rounds: int) -> U32:
-    """Permute a power of two, again and again where the result is not below n."""
-    result = _feistel(x, bits, keys, rounds)
+def _permute_block(x: U32, n: U32, keys: U64) -> U32:
+    small = (n > 1) & (n < _SMALL)
+    if not small.any():
+        return _walk(x, n, keys, _ROUNDS)
+    result = np.empty_like(x)
+    for chosen, rounds in ((small, _ROUNDS_SMALL), (~small, _ROUNDS)):
+        result[chosen] = _walk(x[chosen], n[chosen], keys[chosen], rounds)
+    return result
+
+
+def _walk(x: U32, n: U32, keys: U64, rounds: int) -> U32:
+    """Permute a rectangle that holds n and hardly more, again and again where the result is not below n."""
+    rows = np.ceil(np.sqrt(n)).astype(np.uint32)
+    columns = (n + (rows - np.uint32(1))) // rows
+    result = _feistel(x, rows, columns, keys, rounds)
     outside = np.flatnonzero(result >= n)
     while len(outside):
-        again = _feistel(result[outside], bits[outside], keys[outside], rounds)
+        again = _feistel(result[outside], rows[outside], columns[outside], keys[outside], rounds)
         result[outside] = again
         outside = outside[again >= n[outside]]
     return result
 
 
-def _feistel(x: U32, bits: U32, keys: U64, rounds: int) -> U32:
-    """Permute 0 … 2**bits − 1: the two parts of the bits in turn are changed by a hash of the other part."""
-    one = np.uint32(1)
-    half = bits >> one
-    right_mask, left_mask = (one << half) - one, (one << (bits - half)) - one
-    left, right = x >> half, x & right_mask
-    round_key, step = keys.astype(np.uint32), (keys >> np.uint64(32)).astype(np.uint32) | one
+def _feistel(x: U32, rows: U32, columns: U32, keys: U64, rounds: int) -> U32:
+    """Permute the places of a rectangle: row and column in turn are rotated by a hash of the other."""
+    row = x // columns
+    column = x - row * columns
+    round_key, step = keys.astype(np.uint32), (keys >> np.uint64(32)).astype(np.uint32) | np.uint32(1)
     for _ in range(rounds):
-        left ^= _scramble(right, round_key) & left_mask
+        _rotate(row, rows, column, round_key)
         round_key += step
-        right ^= _scramble(left, round_key) & right_mask
+        _rotate(column, columns, row, round_key)
         round_key += step
-    left <<= half
-    left |= right
-    return left
+    row *= columns
+    row += column
+    return row
 
 
-def _scramble(x: U32, round_key: U32) -> U32:
-    x = x * np.uint32(0x9E3779B1)
-    x += round_key
-    x ^= x >> np.uint32(16)
-    x *= np.uint32(0x85EBCA6B)
-    x ^= x >> np.uint32(15)
-    return x
+def _rotate(x: U32, size: U32, other: U32, round_key: U32) -> None:
+    """Add to x, modulo size, a hash of the other coordinate; in place."""
+    shift = other * np.uint32(0x9E3779B1)
+    shift += round_key
+    shift ^= shift >> np.uint32(16)
+    shift *= np.uint32(0x85EBCA6B)
+    shift >>= np.uint32(16)
+    shift *= size
+    shift >>= np.uint32(16)
+    x += shift
+    np.minimum(x, x - size, out=x)  # unsigned: below the size, x - size wraps to something huge

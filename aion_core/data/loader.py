@@ -6,7 +6,7 @@ Every batch is a function of its position, so a loader keeps no state, and sever
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -46,6 +46,14 @@ class _Source:
 
     def __len__(self) -> int:
         return len(self.store) if self.rows is None else len(self.rows)
+
+    def gather(self, addresses: Int, slots: Int) -> Int:
+        """Return the codes at addresses that belong to the model's slots."""
+        if self.store.one_width:
+            return self.store.gather(addresses)
+        theirs = np.zeros(max(self.slots.values(), default=0) + 1, np.int64)
+        theirs[list(self.slots.values())] = list(self.slots)
+        return self.store.gather(addresses, theirs[slots])
 
     def chunk_sizes(self) -> Int:
         """Drawable rows of each chunk."""
@@ -181,9 +189,7 @@ class TokenLoader:
             sample[places] = source.first_sample + rows
             parts.append((source, places))
         selection = self._masking.select(lengths, key(self.seed, 4, draws.epoch, draws.lap, sample))
-        inputs, targets = selection.inputs, selection.targets
-        fetch = partial(_codes, parts, begins)
-        return _assemble(self.config, len(self.space), sample, selection, *map(fetch, (inputs, targets)))
+        return _assemble(self.config, len(self.space), sample, selection, partial(_codes, parts, begins))
 
     def _located(self, group: Int, row: Int) -> Iterator[tuple[_Source, Int, Int]]:
         """Yield each source that is drawn from, with places in the batch and rows in its store."""
@@ -237,36 +243,34 @@ def _matching_slots(store: TokenStore, space: TokenSpace, ignore: Collection[str
     return slots
 
 
-def _codes(parts: Sequence[tuple[_Source, Int]], begins: Int, places: Places) -> tuple[Int, Int]:
-    """Return the codes at places, and those before them (−1: none)."""
-    owner = np.zeros(len(begins), np.int64)
-    for number, (_, samples) in enumerate(parts):
-        owner[samples] = number
-    first = begins[places.sample, places.slot]
-    found = []
-    for reference in (places.reference, places.previous):
-        codes = np.where(reference == NO_REFERENCE, -1, -1 - reference)
-        stored = np.flatnonzero(reference >= 0)
-        mine = owner[places.sample[stored]]
+def _codes(parts: Sequence[tuple[_Source, Int]], begins: Int, places: Places, reference: Int) -> Int:
+    """Return the codes that references stand for at some places; −1 for none."""
+    cell = places.sample * begins.shape[1] + places.slot
+    addresses = begins.ravel()[cell] + np.maximum(reference, 0)
+    if len(parts) == 1:
+        codes = parts[0][0].gather(addresses, places.slot)
+    else:
+        owner, codes = np.zeros(len(begins), np.int64), np.empty_like(addresses)
+        for number, (_, samples) in enumerate(parts):
+            owner[samples] = number
+        owner = owner[places.sample]
         for number, (source, _) in enumerate(parts):
-            chosen = stored[mine == number] if len(parts) > 1 else stored
-            theirs = np.zeros(int(max(source.slots.values(), default=0)) + 1, np.int64)
-            theirs[list(source.slots.values())] = list(source.slots)
-            codes[chosen] = source.store.gather(first[chosen] + reference[chosen], theirs[places.slot[chosen]])
-        found.append(codes)
-    return found[0], found[1]
+            mine = np.flatnonzero(owner == number)
+            codes[mine] = source.gather(addresses[mine], places.slot[mine])
+    reserved = np.flatnonzero(reference < 0)
+    codes[reserved] = np.where(reference[reserved] == NO_REFERENCE, -1, -1 - reference[reserved])
+    return codes
 
 
 def _assemble(
-    config: MaskingConfig, n_slots: int, sample: Int, selection: Selection, *codes: tuple[Int, Int]
+    config: MaskingConfig, n_slots: int, sample: Int, selection: Selection, codes: Callable[[Places, Int], Int]
 ) -> TokenBatch:
     """Lay selected tokens out in a batch of fixed shape."""
     filled = []
-    sides = (selection.inputs, config.input_budget), (selection.targets, config.target_budget)
-    for (places, budget), (code, previous) in zip(sides, codes, strict=True):
-        flat = places.sample * budget + places.column
-        columns = ((code, 0), (places.slot, -1), (places.position, 0), (previous, -1))
-        filled.append([_scatter(flat, values, empty, (len(sample), budget)) for values, empty in columns])
+    for places, budget in ((selection.inputs, config.input_budget), (selection.targets, config.target_budget)):
+        previous = None if places.previous is None else codes(places, places.previous)
+        columns = ((codes(places, places.reference), 0), (places.slot, -1), (places.position, 0), (previous, -1))
+        filled.append([_spread(places, values, empty, (len(sample), budget)) for values, empty in columns])
     (input_code, input_slot, input_position, _), (target_code, target_slot, target_position, target_input) = filled
     targets = selection.targets
     order = np.argsort(targets.slot.astype(np.uint16), kind="stable")
@@ -286,7 +290,11 @@ def _assemble(
     )
 
 
-def _scatter(places: Int, values: Int, empty: int, shape: tuple[int, int]) -> torch.Tensor:
+def _spread(places: Places, values: Int | None, empty: int, shape: tuple[int, int]) -> torch.Tensor:
+    """Lay values out by sample and column, and `empty` where there is no place."""
+    if values is not None and len(values) == shape[0] * shape[1]:
+        return torch.from_numpy(values.reshape(shape))
     array = np.full(shape, empty, np.int64)
-    array.reshape(-1)[places] = values
+    if values is not None:
+        array[places.sample, places.column] = values
     return torch.from_numpy(array)

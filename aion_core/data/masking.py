@@ -55,7 +55,8 @@ class Places:
     position
         Where the model is told that the token stands: the index in a grid, the place in a sequence.
     previous
-        The reference before, which the decoder sees instead of a mask token; `NO_REFERENCE` outside sequences.
+        The reference before, which the decoder sees instead of a mask token; `NO_REFERENCE` outside sequences. None
+        where no sequence is asked for.
     """
 
     sample: Int
@@ -63,7 +64,7 @@ class Places:
     column: Int
     reference: Int
     position: Int
-    previous: Int
+    previous: Int | None
 
 
 @dataclass(frozen=True)
@@ -205,27 +206,27 @@ class Masking:
         Sequences take theirs from `references`, `shift` further on; what stands before is then the previous one.
         """
         size, slots = counts.shape
-        flat = counts.ravel()
-        cell = np.repeat(np.arange(size * slots), flat)
-        nth = np.arange(len(cell)) - (np.cumsum(flat) - flat)[cell]
-        sample, slot = np.divmod(cell, slots)
-        column = np.arange(len(cell)) - np.concatenate([[0], np.cumsum(counts.sum(axis=1))])[sample]
-        reference = np.zeros(len(cell), np.int64)
-        previous = np.full(len(cell), NO_REFERENCE, np.int64)
-        single = np.flatnonzero(~self.causal[slot] & (lengths.ravel()[cell] > 1))
-        where = cell[single]
-        reference[single] = permute(
-            nth[single] + skip.ravel()[where], lengths.ravel()[where], keys.ravel()[where]
-        ).astype(np.int64)
-        position = reference.copy()
+        per_cell, per_sample = counts.ravel(), counts.sum(axis=1)
+        sample = np.repeat(np.arange(size), per_sample)
+        slot = np.repeat(np.tile(np.arange(slots), size), per_cell)
+        column = _count_up(per_sample)
+        nth = _count_up(per_cell, np.where(self.causal, 0, skip).ravel())
+        chosen = {index: np.flatnonzero(slot == index) for index in references}
+        turn = nth.copy() if references else nth
+        for places in chosen.values():
+            turn[places] = 0
+        most = np.where(self.causal, 1, lengths).astype(np.uint32).ravel()
+        reference = permute(turn, np.repeat(most, per_cell), np.repeat(keys.ravel(), per_cell)).astype(np.int64)
+        position, previous = reference, None
+        if references:
+            position, previous = reference.copy(), np.full(len(sample), NO_REFERENCE)
         for index, table in references.items():
-            chosen = np.flatnonzero(slot == index)
-            place = nth[chosen]
-            reference[chosen] = table[sample[chosen], place + shift]
-            position[chosen] = place
-            if shift:
-                previous[chosen] = table[sample[chosen], place]
-        return Places(sample, slot, column, reference, position, previous)
+            where, place = sample[chosen[index]], nth[chosen[index]]
+            reference[chosen[index]] = table[where, place + shift]
+            position[chosen[index]] = place
+            if shift and previous is not None:
+                previous[chosen[index]] = table[where, place]
+        return Places(sample, slot, column, reference, position, previous if shift else None)
 
 
 def draw_counts(available: Int, amount: Int, keys: U64) -> Int:
@@ -239,11 +240,17 @@ def draw_counts(available: Int, amount: Int, keys: U64) -> Int:
     rest = total - amount
     drawn = np.minimum(amount, rest)
     sample = np.repeat(np.arange(size), drawn)
-    nth = np.arange(len(sample)) - (np.cumsum(drawn) - drawn)[sample]
-    owner = np.repeat(np.tile(np.arange(slots, dtype=np.int32), size), available.ravel())
-    place = permute(nth, total[sample], keys[sample]) + (np.cumsum(total) - total)[sample]
+    owner = np.repeat(np.tile(np.arange(slots, dtype=np.uint16), size), available.ravel())
+    place = permute(_count_up(drawn), np.repeat(total.astype(np.uint32), drawn), np.repeat(keys, drawn))
+    place += np.repeat((np.cumsum(total) - total).astype(np.uint32), drawn)
     counts = np.bincount(sample * slots + owner[place], minlength=size * slots).reshape(size, slots)
     return np.where((rest < amount)[:, None], available - counts, counts)
+
+
+def _count_up(counts: Int, start: Int | None = None) -> Int:
+    """Return 0 … c − 1 (or, from a start on, as many) for each count c, one after another."""
+    before = np.cumsum(counts) - counts
+    return np.arange(int(counts.sum())) - np.repeat(before if start is None else before - start, counts)
 
 
 def _pick(allowed: Bool, u: Float) -> Int:

@@ -227,11 +227,16 @@ class TokenStore:
         """Return the number of tokens of each object in each slot of `space`: int32 ``[n, slots]``, 0 where absent."""
         return self.spans(rows)[1]
 
-    def gather(self, addresses: Int, slots: npt.NDArray[Any]) -> Int:
+    @cached_property
+    def one_width(self) -> bool:
+        """Whether all codes take two bytes, so that `gather` need not be told the slots."""
+        return not (self._widths == 4).any()
+
+    def gather(self, addresses: Int, slots: npt.NDArray[Any] | None = None) -> Int:
         """Return the codes at `addresses` (from `spans`, plus positions), which belong to `slots`; any one shape."""
-        wide = self._widths[slots] == 4 if (self._widths == 4).any() else None
-        if wide is None:
+        if slots is None or self.one_width:
             return self._views[2][addresses].astype(np.int64)
+        wide = self._widths[slots] == 4
         codes = self._views[2][np.where(wide, 0, addresses)].astype(np.int64)
         codes[wide] = self._views[4][addresses[wide]]
         return codes

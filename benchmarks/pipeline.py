@@ -20,7 +20,7 @@ import numpy as np
 from aion_core.contract import SEQUENCE_IDS, ModalitySpec, TokenSpace
 from aion_core.data.keyed import key
 from aion_core.data.loader import TokenLoader
-from aion_core.data.masking import MaskingConfig
+from aion_core.data.masking import Masking, MaskingConfig
 from aion_core.data.store import StoreWriter, TokenStore
 from aion_core.plugins import load_registry
 
@@ -57,9 +57,9 @@ def measure(store: TokenStore, batch_size: int, seconds: float) -> dict[str, Any
         samples += len(next(stream)[0])
     wall, cpu = perf_counter() - wall, process_time() - cpu
     lengths = store.lengths(np.arange(batch_size))
-    masked, start = 0, process_time()
+    masking, masked, start = Masking(store.space, loader.config), 0, process_time()
     while process_time() - start < seconds / 3:
-        loader._masking.select(lengths, key(0, masked, np.arange(batch_size)))
+        masking.select(lengths, key(0, masked, np.arange(batch_size)))
         masked += batch_size
     return {
         "samples_per_second_per_core": samples / cpu,

@@ -3,7 +3,15 @@
 For each sample a modality is drawn and keeps a random number of its tokens; the rest of the input budget is filled
 uniformly from the other modalities. Targets come from what is left: one modality takes a number drawn without
 constraint, the others numbers from a Beta distribution skewed to zero, and what is left of the budget is filled
-uniformly. So that every sample has targets, the input budget itself is drawn where all tokens would fit it.
+uniformly. Where that leaves room, it is read as follows.
+
+- Both first modalities are drawn among the modalities that have tokens (left), each as likely as another.
+- The first one of the input keeps 0 … n tokens, all numbers equally likely, cut to the budget. Where all the tokens
+  would fit the budget, the budget is drawn from 0 … total − 1 instead, so that something is left to predict.
+- "Without constraint" is 1 … n, all equally likely, cut to the budget: every sample has targets.
+- The others take ``Beta(a, 1)`` of what they have left, in random order while the budget lasts, rounded up or down
+  at random so that the mean is kept: a scalar is taken in a share a / (a + 1) of the draws.
+- Sequences count in whole items (`aion_core.data.sequences`); what they cannot use goes to single tokens.
 
 First the *numbers* of tokens by modality are drawn, for the whole batch at once; then each modality's tokens are those
 that a keyed permutation puts first (input) and next (targets). No token is touched that is not selected, and nothing

@@ -128,6 +128,8 @@ def _sky(stores: Sequence[TokenStore]) -> dict[str, Any] | None:
 
 def _behind_largest_gap(occupied: npt.NDArray[np.bool_]) -> int:
     """Return the first occupied place behind the longest empty stretch of a circle."""
+    if occupied.all():
+        return 0
     places = np.flatnonzero(occupied)
     gaps = np.diff(places, append=places[0] + len(occupied))
     return int(places[(gaps.argmax() + 1) % len(places)])

@@ -55,6 +55,8 @@ class TokenStore:
         try:
             self._source = pa.memory_map(str(self.path))
             self._reader = pa.ipc.open_file(self._source)
+            # Now, not on use: reading moves the file's one position, and batches are made in several threads.
+            self._bytes = self._source.read_buffer(self._source.size())
         except FileNotFoundError:
             raise InputError(f"{self.path}: no such file.") from None
         except (OSError, pa.ArrowInvalid) as error:
@@ -125,17 +127,17 @@ class TokenStore:
         """Object identifiers, a `pyarrow.ChunkedArray` of strings (``.to_pylist()`` for Python's)."""
         return self.column("object_id")
 
-    @cached_property
+    @property
     def healpix(self) -> Int:
         """Nested HEALPix pixels of order 29, int64 ``[rows]``; −1 where the position is unknown."""
         return np.asarray(self.column("healpix").fill_null(-1).to_numpy(), np.int64)
 
-    @cached_property
+    @property
     def ra(self) -> npt.NDArray[np.float64]:
         """Right ascension in degrees (ICRS), ``[rows]``; NaN where unknown."""
         return np.asarray(self.column("ra").fill_null(np.nan).to_numpy(), np.float64)
 
-    @cached_property
+    @property
     def dec(self) -> npt.NDArray[np.float64]:
         """Declination in degrees (ICRS), ``[rows]``; NaN where unknown."""
         return np.asarray(self.column("dec").fill_null(np.nan).to_numpy(), np.float64)
@@ -156,11 +158,6 @@ class TokenStore:
     # --- gathering: rows, slots and positions to addresses in the mapped file ---
 
     @cached_property
-    def _bytes(self) -> Any:
-        self._source.seek(0)
-        return self._source.read_buffer(self._source.size())
-
-    @cached_property
     def _views(self) -> dict[int, npt.NDArray[Any]]:
         """The whole file as arrays of 1, 2 and 4 byte integers."""
         size = self._bytes.size
@@ -171,6 +168,11 @@ class TokenStore:
     def _widths(self) -> Int:
         """Bytes of one code, by slot."""
         return np.array([2 if spec.vocab_size <= 1 << 16 else 4 for spec in self.space.specs()], np.int64)
+
+    @cached_property
+    def _most(self) -> Int:
+        """Most tokens that an object can have, by slot."""
+        return np.array([spec.n_tokens for spec in self.space.specs()], np.int64)
 
     @cached_property
     def _is_list(self) -> npt.NDArray[np.bool_]:
@@ -221,6 +223,8 @@ class TokenStore:
         validity = self.layout.validity[chunk]
         bits = self._views[1][np.maximum(validity, 0) + (local >> 3)] >> (local & 7).astype(np.uint8) & 1
         lengths[(validity >= 0) & (bits == 0)] = 0
+        if lengths.size and (lengths.min() < 0 or (lengths > self._most).any()):
+            raise InputError(f"{self.path}: damaged, an object has more tokens than can be. Copy or write it again.")
         return starts, lengths
 
     def lengths(self, rows: npt.ArrayLike) -> npt.NDArray[np.int32]:

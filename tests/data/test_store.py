@@ -329,6 +329,20 @@ def test_a_flipped_bit_in_the_tokens_fails_verification(space, write_store, tmp_
         TokenStore(path).verify()
 
 
+def test_a_damaged_length_is_noticed_before_anything_is_read(space, tmp_path) -> None:
+    path = tmp_path / "a.arrow"
+    store = write_codes(path, space, "test_image", [[7] * 36] * 3)
+    data = bytearray(path.read_bytes())
+    offsets = np.array([0, 36, 72, 108], np.int32).tobytes()
+    assert data.count(offsets) == 1
+    data[data.index(offsets) + 6] = 99
+    damaged = tmp_path / "b.arrow"
+    damaged.write_bytes(data)
+    with pytest.raises(InputError, match="an object has more tokens than can be"):
+        TokenStore(damaged).tokens([0])
+    assert store.lengths([0, 1, 2]).tolist() == [[36]] * 3
+
+
 def test_rows_missing_from_the_end_are_noticed(space, write_store, tmp_path) -> None:
     store, _ = write_store(tmp_path / "a.arrow", space, 40)
     copy = TokenStore(rewritten(store, tmp_path / "b.arrow", lambda table: table.slice(0, 32)))

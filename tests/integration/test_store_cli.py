@@ -77,6 +77,13 @@ def test_the_extent_is_the_shortest_arc_even_across_zero(folder, capsys) -> None
     assert stats(capsys, folder / "two.arrow")["sky"] is None
 
 
+def test_a_survey_of_all_the_sky_goes_all_around(tmp_path, capsys) -> None:
+    with StoreWriter(tmp_path / "all.arrow", SPACE) as writer:
+        ra = np.arange(360) + 0.25
+        writer.write([str(r) for r in ra], ra, np.zeros(360), {"test_a": (np.ones((360, 1), int), range(360))})
+    assert stats(capsys, tmp_path)["sky"]["ra"] == [0.25, 359.25]
+
+
 def test_people_get_tables(folder, capsys) -> None:
     assert main(["store", "stats", str(folder), "--verify"]) == 0
     out = capsys.readouterr().out

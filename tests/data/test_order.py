@@ -72,6 +72,11 @@ def test_groups_are_mixed_by_weight_until_all_are_exhausted(groups, data, seed) 
     ), "the epoch goes on after all are exhausted"
 
 
+def test_an_epoch_ends_when_the_last_group_is_exhausted() -> None:
+    assert abs(len(Order([[10], [10]], 0, [1.0, 4.0])) - 50) <= 3
+    assert abs(len(Order([[7, 3], [90], [100]], 0, [1.0, 1.0, 2.0])) - 360) <= 4
+
+
 @settings(max_examples=60, deadline=None)
 @given(groups=groups, data=st.data(), weighted=st.booleans())
 def test_any_stretch_can_be_drawn_on_its_own(groups, data, weighted) -> None:

@@ -101,7 +101,8 @@ def _download(name: str, patterns: Sequence[str], revision: str | None, local_fi
     except LocalEntryNotFoundError as error:
         if local_files_only:
             raise AionError(
-                f"{name}{at} is not in the local Hub cache; allow the network (local_files_only=False) or give a folder."
+                f"{name}{at} is not in the local Hub cache; allow the network (local_files_only=False), or give a "
+                "folder."
             ) from None
         raise AionError(f"{name}{at} is not a folder here, and the Hub cannot be reached ({_line(error)})") from error
     except (OSError, ValueError, EntryNotFoundError) as error:

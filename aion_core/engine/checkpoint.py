@@ -61,7 +61,8 @@ class Checkpoints:
 
     def latest(self) -> Checkpoint | None:
         """Return the newest complete checkpoint."""
-        return (self.all() or [None])[-1]
+        complete = self.all()
+        return complete[-1] if complete else None
 
     def save(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -80,7 +80,7 @@ class AionModel(nn.Module):
         """Return the context ``[B, N, D]`` and the mask of its valid places ``[B, 1, 1, N]`` (None: all)."""
         valid = batch.input_slot >= 0
         slot = batch.input_slot.clamp(min=0)
-        table = torch.cat([e.token_emb.weight for e in self.encoder_embeddings.values()])
+        table = torch.cat([e.token_emb.weight for e in self._encoder_embeddings()])
         tokens = F.embedding(self.slot_offset[slot] + batch.input_code, table)
         place = self._place(slot, batch.input_position)
         mask = None
@@ -107,18 +107,24 @@ class AionModel(nn.Module):
         """Return ``{key: logits [T_key, V]}`` of the valid targets, in the batch's `target_order`."""
         sorted_targets = decoded.flatten(0, 1).index_select(0, batch.target_order).split(list(batch.target_counts))
         # One split of one table: slicing it head by head would give every slice a gradient of the whole table.
-        heads = [e.to_logits.weight for e in self.decoder_embeddings.values()]
+        heads: list[Tensor] = [e.to_logits.weight for e in self._decoder_embeddings()]
         weights = torch.cat(heads).split([len(h) for h in heads])
         return {
             key: F.linear(x, w) for key, x, w in zip(self.space.keys, sorted_targets, weights, strict=True) if len(x)
         }
 
+    def _encoder_embeddings(self) -> list[EncoderEmbedding]:
+        return cast("list[EncoderEmbedding]", list(self.encoder_embeddings.values()))
+
+    def _decoder_embeddings(self) -> list[DecoderEmbedding]:
+        return cast("list[DecoderEmbedding]", list(self.decoder_embeddings.values()))
+
     def _place(self, slot: Tensor, position: Tensor) -> Tensor:
-        provenance = torch.cat([e.mod_emb[0] for e in self.encoder_embeddings.values()])
+        provenance = torch.cat([e.mod_emb[0] for e in self._encoder_embeddings()])
         return self.positions(slot, position) + F.embedding(slot, provenance)
 
     def _decoder_tokens(self, batch: TokenBatch, slot: Tensor) -> Tensor:
-        causal = [e.token_emb.weight for e in self.decoder_embeddings.values() if e.token_emb is not None]
+        causal = [e.token_emb.weight for e in self._decoder_embeddings() if e.token_emb is not None]
         table = torch.cat([self.mask_token[0], *causal])
         row = torch.where(batch.target_input >= 0, self.causal_row[slot] + batch.target_input, 0)
         return F.embedding(row, table)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -51,9 +51,9 @@ class TrainingData:
         self.train = [(store, self._rows(store, validation=False)) for store in stores]
         self.validation = [(store, self._rows(store, validation=True)) for store in judged]
 
-    def batches(self, position: Position) -> Iterator[tuple[TokenBatch, Position]]:
-        """Yield training batches without end, each with the position behind it."""
-        return self.loader.batches(**position)
+    def batches(self, position: Position) -> Generator[tuple[TokenBatch, Position], None, None]:
+        """Yield training batches without end, each with the position behind it; closing it ends the prefetching."""
+        yield from self.loader.batches(**position)
 
     def held_out(self, samples: int) -> list[tuple[TokenStore, Rows]]:
         """Return at most `samples` objects of the validation side, spread evenly over the rows of all its stores."""

@@ -135,7 +135,7 @@ class Trainer:
         for batch in micro:
             with self.autocast():
                 part = self.model(batch.to(self.device))
-            modality_loss(part, counts, self.weights, self.config.loss.by).backward()  # type: ignore[no-untyped-call]
+            modality_loss(part, counts, self.weights, self.config.loss.by).backward()
             sums += part.detach()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm or math.inf)
         loss = float(modality_loss(sums, counts, self.weights, self.config.loss.by))

@@ -53,7 +53,8 @@ def five(make_spec, make_space) -> TokenSpace:
 
 def columns(places: Places, sample: int) -> np.ndarray:
     chosen = places.sample == sample
-    return np.stack([places.slot, places.column, places.reference, places.position, places.previous])[:, chosen]
+    previous = np.full_like(places.slot, NO_REFERENCE) if places.previous is None else places.previous
+    return np.stack([places.slot, places.column, places.reference, places.position, previous])[:, chosen]
 
 
 def tokens(places: Places, sample: int) -> list[tuple[int, int]]:

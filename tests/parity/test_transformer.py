@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from aion_core.contract import ModalitySpec, Provenance, Slot, TokenSpace
 from aion_core.model import AionConfig, AionModel
 

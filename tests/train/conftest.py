@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from aion_core.contract import ModalitySpec, Provenance, Slot, TokenSpace, provenance_id
 from aion_core.data import StoreWriter
 

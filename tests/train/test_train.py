@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from aion_core.cli import main
 from aion_core.model import AionModel
 from aion_core.train import TrainConfig, Trainer

@@ -229,7 +229,7 @@ class Demo:
         def show(done: Progress) -> None:
             self.bar.update(task, completed=done.step, description=f"training, loss {done.loss:.3f}")
 
-        # Half of the cores compute and the others prepare batches: threads that wait for a core slow a small model down.
+        # Half of the cores compute, the others prepare batches: threads that wait for a core slow a small model down.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
         trainer = Trainer(config, show)
         outcome = trainer.run()
@@ -254,8 +254,8 @@ class Demo:
             have = {s.key: (store.tokens(rows, [s.key])[s.key] >= 0).any(1) for s in specs}
             usual = [key for key, there in have.items() if there.sum() >= FEWEST]
             for i, key in enumerate(usual):
-                near = sorted((j for j in range(len(usual)) if j != i), key=lambda j, i=i: (abs(j - i), j))[:2]
-                given = tuple(usual[j] for j in sorted(near))
+                near = sorted((abs(j - i), j) for j in range(len(usual)) if j != i)[:2]
+                given = tuple(usual[j] for j in sorted(j for _, j in near))
                 if len(given) == 2 and np.logical_and.reduce([have[k] for k in (key, *given)]).sum() >= FEWEST:
                     yield key, given
 

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run all stages, each only if it has not been done."""
-    from aion_core.cli.demo.stages import Demo, DemoSettings
+    from aion_core.cli.demo.stages import FEWEST, Demo, DemoSettings
     from aion_core.cli.train import print_held_out
 
     data = args.data or (Path(os.environ[SAMPLE_DIR]) if os.environ.get(SAMPLE_DIR) else None)
@@ -44,20 +44,20 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(result.facts)
         return 0
-    columns = ("tokenizer", ">objects", ">codes used", ">perplexity", ">% of codes", ">R²")
+    columns = ("tokenizer", ">objects", ">codes used", ">perplexity", ">% of codes", ">R², held out")
     rows = [
-        (
-            t["key"],
-            t["objects"],
-            t["codes_used"],
-            f"{t['perplexity']:.0f}",
-            f"{100 * t['fraction']:.0f}",
-            f"{t['r2'] or 0:.4f}",
-        )
+        (t["key"], t["objects"], t["codes_used"], *(_short(t[k]) for k in ("perplexity", "percent", "held_out_r2")))
         for t in result.facts["tokenizers"]
     ]
-    print_table("Tokenizers, measured on held-out real objects and held-out copies", columns, rows)
-    print_held_out(result.held_out)
+    print_table("Tokenizers: use of the codebook in the token stores", columns, rows)
+    enough = tuple(h for h in result.held_out if h.targets >= FEWEST)
+    print_held_out(enough)
+    if left := sorted({h.target for h in result.held_out} - {h.target for h in enough}):
+        print(f"Fewer than {FEWEST} held-out targets, so no line for: {', '.join(left)}")
     print(result.note)
     print(f"Report: {result.page}  ({result.facts['seconds']:.0f} s)")
     return 0
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"

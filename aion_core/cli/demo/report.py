@@ -81,10 +81,10 @@ def _plot_training(path: Path, lines: list[dict[str, Any]]) -> None:
 def _plot_codebooks(path: Path, tokenizers: list[dict[str, Any]]) -> None:
     with _figure(path, (9, 1.2 + 0.27 * len(tokenizers))) as axes:
         place = np.arange(len(tokenizers))[::-1]
-        axes.barh(place, [100 * t["fraction"] for t in tokenizers], color=INK)
+        axes.barh(place, [t["percent"] for t in tokenizers], color=INK)
         axes.axvline(10, color=ACCENT, lw=1)
         axes.set_yticks(place, [t["key"] for t in tokenizers], fontsize=8)
-        axes.set_xlabel("codebook perplexity on held-out data, % of the vocabulary")
+        axes.set_xlabel("codebook perplexity in the token stores, % of the vocabulary")
 
 
 def _plot_predictions(path: Path, predictions: Sequence[Prediction]) -> None:

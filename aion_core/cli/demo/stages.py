@@ -27,6 +27,7 @@ from aion_core.plugins import Registry, load_registry
 from aion_core.tokenizers import TokenizerSet, build_tokenizer
 from aion_core.tokenizers.report import measure
 from aion_core.train import HeldOut, Progress, TrainConfig, Trainer
+from aion_core.train.evaluation import code_counts, perplexity
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -61,7 +62,7 @@ class DemoSettings:
 
     @property
     def steps(self) -> int:
-        return 200 if self.quick else 1000
+        return 200 if self.quick else 1200
 
 
 @dataclass(frozen=True)
@@ -262,16 +263,26 @@ class Demo:
     # -- report ------------------------------------------------------------------------------------------------------
 
     def _qualities(self, tokenizers: TokenizerSet) -> Iterator[dict[str, Any]]:
-        """Measure each tokenizer on real objects of the held-out sky, and on copies of them."""
+        """How evenly each codebook is used in the stores, and what decoding keeps of objects in the held-out sky."""
+        stores = [(store, np.arange(len(store))) for store in TokenStore.open(self.out / "stores")]
         held_out = [batch for real in self.real if len(batch := _select(real, _held_out(real)))]
         for i, batch in enumerate(list(held_out)):
             rng = np.random.default_rng([self.settings.seed, 1, i])
             held_out.append(disturbed_copies(batch, self.registry.modalities, 10 * len(batch), rng))
         for key, tokenizer in tokenizers.items():
+            uses = code_counts(stores, key, tokenizer.spec.vocab_size)
             parts = [batch.data[key][0] for batch in held_out if key in batch.data]
-            if parts:
-                found = sum((_measure(tokenizer, obs) for obs in parts[1:]), _measure(tokenizer, parts[0]))
-                yield {"key": key, **found.to_dict(), "percent": 100 * found.fraction}
+            kept = (
+                sum((_measure(tokenizer, obs) for obs in parts[1:]), _measure(tokenizer, parts[0])) if parts else None
+            )
+            yield {
+                "key": key,
+                "objects": int(uses.sum()) // tokenizer.spec.n_tokens,
+                "codes_used": int((uses > 0).sum()),
+                "perplexity": perplexity(uses),
+                "percent": 100 * perplexity(uses) / tokenizer.spec.vocab_size,
+                "held_out_r2": kept.r2 if kept else None,
+            }
 
     def _predict(self, trainer: Trainer, tokenizers: TokenizerSet, held_out: HeldOut) -> Prediction | None:
         """Posteriors of one modality of held-out real objects, as medians and 68 % intervals in its units."""
@@ -337,9 +348,14 @@ def _training(batch: ObservationBatch) -> ObservationBatch:
 
 
 def _measure(tokenizer: Tokenizer, obs: Any) -> Measure:
-    tokens = tokenizer.encode(obs)
-    decoded: Any = tokenizer.decode(tokens)
-    return measure(obs.value, decoded.value, tokens, tokenizer.spec.vocab_size)
+    """Measure a tokenizer on values between its first and its last code: the training sky may not have had others."""
+    tokens, truth, decoded = tokenizer.reconstruct(obs)
+    ends: list[Any] = [
+        tokenizer.decode(torch.full((1, *tokenizer.spec.shape), code)) for code in (0, tokenizer.spec.vocab_size - 1)
+    ]
+    low, high = (end.value for end in ends)
+    inside = torch.where((truth >= low) & (truth <= high), truth, torch.nan)
+    return measure(inside, decoded, tokens, tokenizer.spec.vocab_size)
 
 
 def _select(batch: ObservationBatch, chosen: npt.NDArray[np.bool_]) -> ObservationBatch:

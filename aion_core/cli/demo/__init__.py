@@ -44,9 +44,14 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(result.facts)
         return 0
-    columns = ("tokenizer", ">objects", ">codes used", ">perplexity", ">% of codes", ">R², held out")
+    columns = ("tokenizer", ">objects", ">codes used", ">perplexity", ">% of codes", ">median error, % of spread")
     rows = [
-        (t["key"], t["objects"], t["codes_used"], *(_short(t[k]) for k in ("perplexity", "percent", "held_out_r2")))
+        (
+            t["key"],
+            t["objects"],
+            t["codes_used"],
+            *(_short(t[k]) for k in ("perplexity", "percent", "held_out_error_percent")),
+        )
         for t in result.facts["tokenizers"]
     ]
     print_table("Tokenizers: use of the codebook in the token stores", columns, rows)

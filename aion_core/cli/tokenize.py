@@ -101,7 +101,7 @@ def _show(report: Report, args: argparse.Namespace) -> None:
         print(f"Left out, no tokenizer for it here: {_counts(left_out)} objects.")
     if strangers := [r.path.name for r in report.files if r.status == "not claimed"]:
         print(f"Not claimed by any reader: {_some(strangers)}.")
-    states = Counter(result.status for result in report.files)
+    states = Counter(sorted(result.status for result in report.files))
     print(f"{report.objects:,} objects in {len(report.files):,} files: {_counts(states)}.")
 
 

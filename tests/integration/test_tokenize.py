@@ -99,7 +99,7 @@ def test_one_failing_file_gives_exit_code_2_after_the_others_are_done(
     told = capsys.readouterr()
     assert code == 2
     assert "the file is cut short" in told.out
-    assert "884 objects in 2 files: failed 1, done 1." in " ".join(told.out.split())
+    assert "884 objects in 2 files: done 1, failed 1." in " ".join(told.out.split())
     assert len(TokenStore.open(tmp_path / "out")) == 1
 
 

@@ -23,7 +23,6 @@ the smallest train.toml:
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,10 +52,7 @@ def run(args: argparse.Namespace) -> int:
     """Train, or plan to."""
     from aion_core.train import Progress, TrainConfig, Trainer
 
-    overrides = list(args.set)
-    if args.accept_fingerprint:
-        overrides.append(f"data.accept_fingerprints={args.accept_fingerprint!r}")
-    config = TrainConfig.from_toml(args.config, overrides)
+    config = TrainConfig.from_toml(args.config, args.set).accepting(args.accept_fingerprint)
     with progress(args.quiet) as bar:
         task = bar.add_task("training", total=config.optimizer.steps)
 
@@ -91,13 +87,16 @@ def run(args: argparse.Namespace) -> int:
 
 def print_held_out(held_out: tuple[HeldOut, ...]) -> None:
     """Print held-out losses beside their unconditional entropies."""
+    if not held_out:
+        print("No object is held out, so there is no held-out loss: raise data.split.fraction, or data.split.order.")
+        return
     rows = [
         (
             h.target,
             "random masking" if h.given is None else ", ".join(h.given),
             f"{h.loss:.3f}",
-            f"{h.entropy:.3f}",
-            f"{h.entropy - h.loss:+.3f}" if math.isfinite(h.entropy) else "",
+            "" if h.entropy is None else f"{h.entropy:.3f}",
+            "" if h.entropy is None else f"{h.entropy - h.loss:+.3f}",
             h.targets,
         )
         for h in held_out

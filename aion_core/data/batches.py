@@ -89,6 +89,10 @@ def batch_of_tokens(
     previous
         What the decoder sees in the places of a target modality, of the target's shape; the mask token by default.
     """
+    for side in (inputs, targets):
+        if len({space.index(key) for key in side}) < len(side):
+            raise InputError(f"Two names of one modality are among {', '.join(side)}.")
+    inputs, targets = ({key: _integers(key, codes) for key, codes in side.items()} for side in (inputs, targets))
     size = {len(codes) for side in (inputs, targets) for codes in side.values()}
     if len(size) != 1:
         raise InputError(f"Tokens of one batch must have one batch size, not {sorted(size) or 'no modality at all'}.")
@@ -118,10 +122,17 @@ def batch_of_tokens(
     )
 
 
+def _integers(key: str, codes: Any) -> Tensor:
+    tensor = torch.as_tensor(codes)
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool or tensor.ndim == 0:
+        raise InputError(f"{key}: tokens are integers [B, n], not {tensor.dtype} {list(tensor.shape)}.")
+    return tensor.to(torch.int64)
+
+
 def _columns(space: TokenSpace, index: int, codes: Tensor, check: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Codes, slots and positions ``[B, n]`` of one modality; absent codes get slot −1."""
     spec = space.slots[index].spec
-    flat = torch.as_tensor(codes).flatten(1).to(torch.int64) if codes.ndim > 1 else codes[:, None].to(torch.int64)
+    flat = codes.flatten(1) if codes.ndim > 1 else codes[:, None]
     causal = spec.order == "causal"
     most = n_positions(spec)
     if flat.shape[1] > most or (flat.shape[1] < most and not causal):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,9 @@ from aion_core.contract import InputError
 from aion_core.files import read_json, read_safetensors, replacing, write_json, write_safetensors
 
 PREFIX = "step-"
+NAME = re.compile(rf"{PREFIX}\d+")
 OPTIMIZER, STATE = "optimizer.safetensors", "state.json"
+STATE_FIELDS = {"step", "position", "skipped", "config"}
 
 
 @dataclass(frozen=True)
@@ -31,21 +34,25 @@ class Checkpoint:
 
     def state(self) -> dict[str, Any]:
         """Return the JSON state of the training loop."""
-        state: dict[str, Any] = read_json(self.folder / STATE)
+        state = read_json(self.folder / STATE)
+        if not isinstance(state, dict) or not set(state) >= STATE_FIELDS:
+            raise InputError(f"{self.folder / STATE} is not the state of a run ({', '.join(sorted(STATE_FIELDS))}).")
         return state
 
     def load_optimizer(self, optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
         """Restore the optimiser's state in place, matched by parameter name."""
+        if self.state()["skipped"] >= self.step:  # no step has changed anything: there are no moments
+            return
         tensors, _ = read_safetensors(self.folder / OPTIMIZER)
         entries: dict[str, dict[str, Tensor]] = {}
         for path, tensor in tensors.items():
             name, _, entry = path.rpartition("/")
             entries.setdefault(name, {})[entry] = tensor
+        names = {name for name, _ in model.named_parameters()}
+        if differing := sorted(names ^ set(entries)):
+            raise InputError(f"{self.folder / OPTIMIZER} and the model disagree on {differing[0]}; it is damaged.")
         for name, parameter in model.named_parameters():
-            if name in entries:
-                optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in entries.pop(name).items()}
-        if entries:
-            raise InputError(f"{self.folder / OPTIMIZER} has {next(iter(entries))}, which the model lacks.")
+            optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in entries[name].items()}
 
 
 @dataclass(frozen=True)
@@ -56,8 +63,9 @@ class Checkpoints:
 
     def all(self) -> list[Checkpoint]:
         """Return the complete checkpoints, oldest first (incomplete ones have a temporary name)."""
-        found = self.folder.glob(f"{PREFIX}*") if self.folder.is_dir() else []
-        return sorted((Checkpoint(path) for path in found if path.is_dir()), key=lambda c: c.step)
+        found = self.folder.iterdir() if self.folder.is_dir() else []
+        whole = [Checkpoint(path) for path in found if NAME.fullmatch(path.name) and path.is_dir()]
+        return sorted(whole, key=lambda checkpoint: checkpoint.step)
 
     def latest(self) -> Checkpoint | None:
         """Return the newest complete checkpoint."""
@@ -83,7 +91,8 @@ class Checkpoints:
         with replacing(path) as temporary:
             temporary.mkdir(parents=True)
             write_model(temporary)
-            write_safetensors(temporary / OPTIMIZER, optimizer_tensors(optimizer, model))
+            if moments := optimizer_tensors(optimizer, model):  # none while every step was skipped
+                write_safetensors(temporary / OPTIMIZER, moments)
             write_json(temporary / STATE, state)
         for old in self.all()[:-keep]:
             rmtree(old.folder)

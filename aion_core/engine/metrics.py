@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,24 @@ class MetricsLog:
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """Append one line and hand it to the operating system."""
         with self.path.open("a") as file:
-            file.write(json.dumps({"kind": kind, "step": step, **values}, allow_nan=True) + "\n")
+            file.write(json.dumps(_finite({"kind": kind, "step": step, **values}), allow_nan=False) + "\n")
 
     def read(self) -> Iterator[dict[str, Any]]:
-        """Yield the whole lines; a last line torn by a crash is left out."""
-        with self.path.open() as file:
+        """Yield the whole lines; those torn by a crash or damaged since are left out, for they must not stop a run."""
+        with self.path.open(errors="replace") as file:
             for line in file:
-                if line.endswith("\n"):
-                    yield json.loads(line)
+                try:
+                    values = json.loads(line)
+                except ValueError:
+                    continue
+                if line.endswith("\n") and isinstance(values, dict) and {"kind", "step"} <= set(values):
+                    yield values
+
+
+def _finite(value: Any) -> Any:
+    """Replace what JSON has no word for by null."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -10,7 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 class Settings(BaseModel):
     """A frozen section of a configuration file; an unknown name is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerSettings(Settings):
@@ -19,7 +22,7 @@ class OptimizerSettings(Settings):
     lr: float = Field(default=2e-4, gt=0, description="peak learning rate")
     embedding_lr: float = Field(default=1.0, gt=0, description="rate of token embeddings, in units of lr")
     final_lr: float = Field(default=0.0, ge=0, description="learning rate at the last step")
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
     eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.05, ge=0, description="of weight matrices; embeddings and norms have none")
     warmup_steps: int = Field(default=0, ge=0)

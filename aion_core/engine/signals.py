@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -20,7 +21,8 @@ class StopFlag:
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        for number in self.SIGNALS:
+        # Only the main thread may set handlers; a trainer run in another one cannot be stopped by a signal.
+        for number in self.SIGNALS if threading.current_thread() is threading.main_thread() else ():
             self._previous[number] = signal.signal(number, self._note)
         return self
 

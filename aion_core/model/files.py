@@ -36,7 +36,10 @@ def read_space(folder: Path) -> TokenSpace:
     path = folder / MANIFEST
     if not path.is_file():
         raise InputError(f"{folder} has no {MANIFEST}, so nothing says what its tokens mean.")
-    return TokenSpace.from_json(path.read_text())
+    try:
+        return TokenSpace.from_json(path.read_bytes())
+    except AionError as error:
+        raise type(error)(f"{path}: {error}") from None
 
 
 def load_weights(model: AionModel, path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -23,7 +23,7 @@ class RunSettings(Settings):
     """Where the run lives, and what it runs on."""
 
     folder: Path
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1 …")
     precision: Literal["bf16", "fp32"] = "bf16"
     log_every: int = Field(default=10, ge=1, description="steps between lines of metrics.jsonl")
@@ -80,7 +80,9 @@ class LossSettings(Settings):
     """How the modalities' cross-entropies are weighed against each other (REFERENCE section 3)."""
 
     by: Literal["modality", "token"] = "modality"
-    weights: dict[str, float] = Field(default_factory=dict, description="key: weight; 1 where not named")
+    weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict, description="key: weight; 1 where not named"
+    )
 
 
 class Conditional(Settings):
@@ -88,6 +90,12 @@ class Conditional(Settings):
 
     target: str
     given: tuple[str, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if self.target in self.given or len(set(self.given)) < len(self.given):
+            raise ValueError(f"{self.target} from {', '.join(self.given)}: name each modality once")
+        return self
 
 
 class EvaluateSettings(Settings):
@@ -132,6 +140,11 @@ class TrainConfig(Settings):
             _set(values, override)
         return cls.parse(values, str(path))
 
+    def accepting(self, keys: Sequence[str]) -> TrainConfig:
+        """Return the configuration with further keys whose other fingerprint is intended."""
+        accepted = (*self.data.accept_fingerprints, *keys)
+        return self.model_copy(update={"data": self.data.model_copy(update={"accept_fingerprints": accepted})})
+
     @classmethod
     def parse(cls, values: Any, where: str = "the configuration") -> TrainConfig:
         """Validate a dictionary; the first fault is an `AionError` of one sentence."""
@@ -160,7 +173,8 @@ def _set(values: dict[str, Any], override: str) -> None:
 
 
 def _sentence(error: ValidationError, root: type[BaseModel]) -> str:
-    first = error.errors()[0]
+    # A misspelt name makes the right one missing as well: the misspelling is what the user can see.
+    first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         known = _fields_at(root, first["loc"][:-1])

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from aion_core.contract import AionError, TokenSpace
+from aion_core.contract import AionError, TokenSpace, UnknownKeyError, did_you_mean
 from aion_core.data.batches import TokenBatch
 from aion_core.data.loader import Position, TokenLoader
 from aion_core.data.masking import MaskingConfig
@@ -33,7 +33,9 @@ class TrainingData:
         groups = {str(i): TokenStore.open(source.stores) for i, source in enumerate(settings.train)}
         stores = [store for group in groups.values() for store in group]
         judged = TokenStore.open(settings.validation) if settings.validation else stores
-        self.space = joint_space([*stores, *judged], settings.modalities, settings.accept_fingerprints)
+        self.accept = _resolved(settings.accept_fingerprints, [*stores, *judged])
+        self.space = joint_space([*stores, *judged], settings.modalities, self.accept)
+        self._stores = stores
         self._judged = judged
         weights = {name: source.weight for name, source in zip(groups, settings.train, strict=True)}
         self.loader = TokenLoader(
@@ -45,7 +47,7 @@ class TrainingData:
             split="train",
             split_config=settings.split,
             weights=weights if len(weights) > 1 else None,
-            accept=settings.accept_fingerprints,
+            accept=self.accept,
             ignore=_ignored(stores, self.space),
         )
         self.train = [(store, self._rows(store, validation=False)) for store in stores]
@@ -66,7 +68,8 @@ class TrainingData:
         total = min(samples, sum(len(rows) for _, rows in self.validation))
         if not total:
             return
-        size = min(self.settings.batch_size, total)
+        batches = -(-total // self.settings.batch_size)
+        size = total // batches  # equal batches, so that fewer objects than there are batches are left out
         loader = TokenLoader(
             self._judged,
             self.space,
@@ -75,12 +78,22 @@ class TrainingData:
             self.seed,
             split="validation",
             split_config=self.settings.split,
-            accept=self.settings.accept_fingerprints,
+            accept=self.accept,
             ignore=_ignored(self._judged, self.space),
             prefetch=0,
         )
-        for start in range(0, total - size + 1, size):
-            yield loader.batch(0, start)
+        for number in range(batches):
+            yield loader.batch(0, number * size)
+
+    def object_names(self, samples: Sequence[int]) -> list[str]:
+        """Return ``store: object_id`` for the loader's sample numbers, which count the rows of all stores in order."""
+        ends = np.cumsum([len(store) for store in self._stores])
+        names = []
+        for sample in samples:
+            which = int(np.searchsorted(ends, sample, side="right"))
+            row = sample - int(ends[which]) + len(self._stores[which])
+            names.append(f"{self._stores[which].path.name}: {self._stores[which].ids[row].as_py()}")
+        return names
 
     @cached_property
     def entropies(self) -> dict[str, float]:
@@ -111,6 +124,15 @@ def joint_space(
             raise type(error)(f"{store.path}: {error}") from None
         space = space.append(slot for slot in store.space.slots if slot.key not in space)
     return space if modalities is None else space.select(modalities)
+
+
+def _resolved(keys: Sequence[str], stores: Sequence[TokenStore]) -> tuple[str, ...]:
+    """Return keys by their own names; one that no store has is an error, for it would silently accept nothing."""
+    names = {name: s.key for store in stores for s in store.space.specs() for name in (s.key, s.upstream_key) if name}
+    for key in keys:
+        if key not in names:
+            raise UnknownKeyError(f"--accept-fingerprint {key}: no store has this modality.{did_you_mean(key, names)}")
+    return tuple(names[key] for key in keys)
 
 
 def _ignored(stores: Sequence[TokenStore], space: TokenSpace) -> set[str]:

@@ -1,15 +1,16 @@
 """Held-out losses: by modality under the training's own masking, and of one modality given others.
 
-Beside each stands the *unconditional entropy*: what the best model that ignores its input would score, that is
-the cross-entropy of the held-out tokens under the training tokens' frequencies. A model has learned something about a
-modality when its loss is below that.
+Beside each stands the *unconditional entropy*, the score of a model that ignores its input: the cross-entropy of the
+held-out tokens under the training tokens' frequencies, or the entropy of those frequencies where that is lower (it is
+for few tokens, whose frequencies look more uneven than they are). A model has learned something about a modality when
+its loss is below both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from aion_core.contract import AionError
-from aion_core.data.batches import TokenBatch, batch_of_tokens
+from aion_core.data.batches import TokenBatch, conditional_batch
 from aion_core.data.store import TokenStore
 from aion_core.model import AionModel
 
@@ -38,11 +39,16 @@ class HeldOut:
     target: str
     given: tuple[str, ...] | None
     loss: float
-    entropy: float
+    entropy: float | None
     targets: int
 
     def asdict(self) -> dict[str, Any]:
         return asdict(self)
+
+    @classmethod
+    def fromdict(cls, values: dict[str, Any]) -> Self:
+        """Read what `asdict` gave, by way of JSON."""
+        return cls(**{**values, "given": None if values["given"] is None else tuple(values["given"])})
 
 
 @torch.no_grad()
@@ -57,23 +63,22 @@ def masked_losses(
             sums += model(batch.to(model.device)).double().cpu()
         counts += torch.tensor(batch.target_counts)
     return [
-        HeldOut(key, None, float(sums[i] / counts[i]), entropies[key], int(counts[i]))
+        HeldOut(key, None, float(sums[i] / counts[i]), entropies.get(key), int(counts[i]))
         for i, key in enumerate(model.space.keys)
-        if counts[i] and key in entropies
+        if counts[i]
     ]
 
 
 @torch.no_grad()
 def conditional_loss(
-    model: AionModel, selection: Selection, target: str, given: Sequence[str], entropy: float, autocast: Any
+    model: AionModel, selection: Selection, target: str, given: Sequence[str], entropy: float | None, autocast: Any
 ) -> HeldOut | None:
     """Return the held-out loss of one modality given all tokens of some others; None where no object has them."""
     names = [model.space[key].key for key in given]
     goal = model.space[target].key
     total, count = 0.0, 0
     for tokens in _complete_objects(selection, [*names, goal]):
-        codes = {key: torch.from_numpy(value) for key, value in tokens.items()}
-        batch = batch_of_tokens(model.space, {k: codes[k] for k in names}, {goal: codes[goal]}, check=False)
+        batch = conditional_batch(tokens, names, [goal], model.space)
         with autocast():
             total += float(model(batch.to(model.device)).sum())
         count += sum(batch.target_counts)
@@ -114,12 +119,6 @@ def unconditional_entropy(train: Rows, held_out: Rows) -> float:
     smooth = np.log((train + 1) / (train.sum() + len(train)))
     observed = train[train > 0] / train.sum()
     return float(min(-(held_out * smooth).sum() / held_out.sum(), -(observed * np.log(observed)).sum()))
-
-
-def perplexity(counts: Rows) -> float:
-    """Return the effective number of codes in use: the exponential of the entropy of their frequencies."""
-    share = counts[counts > 0] / max(1, counts.sum())
-    return float(np.exp(-(share * np.log(share)).sum())) if len(share) else 0.0
 
 
 def modality_loss(sums: Tensor, counts: Sequence[int], weights: Tensor, by: str) -> Tensor:

@@ -36,7 +36,7 @@ from aion_core.train.evaluation import HeldOut, conditional_loss, masked_losses,
 from aion_core.train.plan import plan
 
 #: Settings that may differ between the two halves of a resumed run: they do not touch the parameters.
-FREE_TO_CHANGE = ("evaluate", "checkpoint", "run.folder", "run.log_every")
+FREE_TO_CHANGE = ("evaluate", "checkpoint", "run.folder", "run.log_every", "data.accept_fingerprints")
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ class Trainer:
         self.optimizer = build_optimizer(self.model, config.optimizer, _decays, _is_embedding)
         self.weights = self._loss_weights()
         self.step, self.skipped = 0, 0
+        self._saved = 0
         self.position = Position(epoch=0, index=0, seed=config.run.seed)
         if latest:
             self._restore(latest)
@@ -103,7 +104,7 @@ class Trainer:
         """Train until the last step, or until a signal asks to stop; either way the last step done is saved."""
         self._open_folder()
         settings = self.config.optimizer
-        held_out: tuple[HeldOut, ...] = ()
+        held_out: tuple[HeldOut, ...] | None = None
         with StopFlag() as stop:
             stream = self.data.batches(self.position)
             while self.step < settings.steps and not stop.raised:
@@ -117,12 +118,12 @@ class Trainer:
                 if (self.step % self.config.checkpoint.every == 0 or last) and not stop.raised:
                     self.save()
             stream.close()
-            if stop.raised:
+            if stop.raised and self.step > self._saved:
                 self.save()
         finished = self.step >= settings.steps
-        if finished and not held_out:
-            held_out = self.evaluate()
-        return Outcome(self.step, finished, stop.raised.name if stop.raised else None, held_out, self.folder)
+        if finished and held_out is None:  # nothing was left to do: the evaluation of the last step stands in the log
+            held_out = self._logged_evaluation() or self.evaluate()
+        return Outcome(self.step, finished, stop.raised.name if stop.raised else None, held_out or (), self.folder)
 
     def train_step(self, micro: list[TokenBatch], waited: float = 0.0) -> None:
         """Do one optimiser step on some batches; a non-finite one changes nothing."""
@@ -151,7 +152,7 @@ class Trainer:
     def _skip(self, micro: list[TokenBatch], loss: float, norm: float) -> None:
         """Leave the parameters alone, write down the samples, and give up after too many in a row."""
         self.skipped += 1
-        samples = [int(i) for batch in micro for i in batch.index]
+        samples = self.data.object_names([int(i) for batch in micro for i in batch.index])
         self.metrics.write("skipped", self.step + 1, {"loss": str(loss), "grad_norm": str(norm), "samples": samples})
         if self.skipped >= self.config.optimizer.max_skipped:
             raise AionError(
@@ -212,12 +213,16 @@ class Trainer:
         found = masked_losses(self.model, batches, self.data.entropies, self.autocast)
         for pair in self.config.evaluate.conditional:
             target = self.model.space[pair.target].key
-            entropy = self.data.entropies.get(target, math.nan)
+            entropy = self.data.entropies.get(target)
             result = conditional_loss(self.model, selection, target, pair.given, entropy, self.autocast)
             found += [result] if result else []
         self.model.train()
         self.metrics.write("evaluation", self.step, {"held_out": [f.asdict() for f in found]})
         return tuple(found)
+
+    def _logged_evaluation(self) -> tuple[HeldOut, ...] | None:
+        lines = [line for line in self.metrics.read() if line["kind"] == "evaluation" and line["step"] == self.step]
+        return tuple(HeldOut.fromdict(found) for found in lines[-1]["held_out"]) if lines else None
 
     @property
     def autocast(self) -> Callable[[], Any]:
@@ -236,16 +241,17 @@ class Trainer:
             "skipped": self.skipped,
             "config": self._config_json(),
         }
-        return self.checkpoints.save(
-            self.step, self.model, partial(save_model, self.model), self.optimizer, state, self.config.checkpoint.keep
-        )
+        write_model, keep = partial(save_model, self.model), self.config.checkpoint.keep
+        saved = self.checkpoints.save(self.step, self.model, write_model, self.optimizer, state, keep)
+        self._saved = self.step
+        return saved
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         state = checkpoint.state()
         load_weights(self.model, checkpoint.folder / "model.safetensors")
         checkpoint.load_optimizer(self.optimizer, self.model)
         self.step, self.position, self.skipped = state["step"], state["position"], state["skipped"]
-        self.metrics.resume_at(self.step)
+        self._saved = self.step
 
     def _check_resumable(self, checkpoint: Checkpoint) -> None:
         accept = self.config.data.accept_fingerprints
@@ -269,8 +275,11 @@ class Trainer:
 
     def _open_folder(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / "config.json", self._config_json())
+        write_json(self.folder / "train.json", self._config_json())
         write_json(self.folder / "manifest.json", self.data.space.manifest())
+        self.metrics.resume_at(self.step)
+        if not self.step:
+            self.metrics.write("data", 0, {"entropy_by_modality": self.data.entropies})
 
     def _loss_weights(self) -> Tensor:
         space, weights = self.model.space, self.config.loss.weights
@@ -293,7 +302,9 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise AionError(f"run.device is {name!r}; expected auto, cpu, or cuda.") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise AionError(f"run.device is {name!r}; expected auto, cpu, or cuda.")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise AionError(f"run.device is {name!r}, but this machine has no usable GPU.")
     return device

@@ -20,7 +20,7 @@ from aion_core.engine import (
     build_optimizer,
     learning_rate,
 )
-from aion_core.files import read_json, replacing, write_json, write_safetensors
+from aion_core.files import read_json, read_safetensors, replacing, write_json, write_safetensors
 
 
 def make_training(steps: int = 3) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -71,7 +71,8 @@ def test_parameters_without_decay_and_without_gradient_stay_bit_identical() -> N
 class TestCheckpoints:
     def save(self, folder, model, optimizer, step, keep=2):
         write = lambda path: write_safetensors(path / "model.safetensors", model.state_dict())  # noqa: E731
-        return Checkpoints(folder).save(step, model, write, optimizer, {"step": step}, keep)
+        state = {"step": step, "position": 0, "skipped": 0, "config": {}}
+        return Checkpoints(folder).save(step, model, write, optimizer, state, keep)
 
     def test_training_continues_bitwise_from_a_checkpoint(self, tmp_path) -> None:
         from safetensors.torch import load_file
@@ -90,7 +91,37 @@ class TestCheckpoints:
         for step in (1, 2, 3, 10):
             self.save(tmp_path, model, optimizer, step)
         assert [c.step for c in Checkpoints(tmp_path).all()] == [3, 10]
-        assert Checkpoints(tmp_path).latest().state() == {"step": 10}
+        assert Checkpoints(tmp_path).latest().state()["step"] == 10
+
+    def test_folders_of_other_names_are_not_checkpoints(self, tmp_path) -> None:
+        self.save(tmp_path, *make_training(1), 1)
+        for name in ("step-00000009.bak", "step-", "notes"):
+            (tmp_path / name).mkdir()
+        assert [c.step for c in Checkpoints(tmp_path).all()] == [1]
+
+    def test_an_optimizer_without_steps_is_restored_as_such(self, tmp_path) -> None:
+        model, optimizer = make_training(0)
+        state = {"step": 2, "position": 0, "skipped": 2, "config": {}}
+        saved = Checkpoints(tmp_path).save(2, model, lambda path: None, optimizer, state, 1)
+        again, fresh = make_training(0)
+        saved.load_optimizer(fresh, again)
+        assert not fresh.state
+
+    def test_missing_moments_are_told(self, tmp_path) -> None:
+        model, optimizer = make_training(1)
+        saved = self.save(tmp_path, model, optimizer, 1)
+        moments, _ = read_safetensors(saved.folder / "optimizer.safetensors")
+        kept = {name: tensor for name, tensor in moments.items() if not name.startswith("0.weight")}
+        write_safetensors(saved.folder / "optimizer.safetensors", kept)
+        with pytest.raises(InputError, match=r"disagree on 0\.weight"):
+            saved.load_optimizer(optimizer, model)
+
+    @pytest.mark.parametrize("content", ["{}", "[]", '{"step": 1}'])
+    def test_a_state_without_its_fields_is_a_sentence(self, tmp_path, content) -> None:
+        saved = self.save(tmp_path, *make_training(1), 1)
+        (saved.folder / "state.json").write_text(content)
+        with pytest.raises(InputError, match="not the state of a run"):
+            saved.state()
 
     def test_what_a_killed_process_left_behind_is_not_a_checkpoint(self, tmp_path) -> None:
         model, optimizer = make_training(1)
@@ -133,6 +164,20 @@ class TestMetrics:
         log.write("train", 3, {"loss": 0.0})
         assert [json.loads(line)["step"] for line in log.path.read_text().splitlines()] == [1, 2, 3]
 
+    def test_damaged_lines_in_the_middle_do_not_stop_a_run(self, tmp_path) -> None:
+        log = MetricsLog(tmp_path / "metrics.jsonl")
+        log.write("train", 1, {})
+        with log.path.open("ab") as file:
+            file.write(b'{"kind": "tra\n\xff\xfe\n{"no": "step"}\n[1]\n')
+        log.write("train", 2, {})
+        log.resume_at(5)
+        assert [line["step"] for line in log.read()] == [1, 2]
+
+    def test_what_is_not_finite_is_null(self, tmp_path) -> None:
+        log = MetricsLog(tmp_path / "metrics.jsonl")
+        log.write("train", 1, {"loss": float("nan"), "by": {"a": [float("inf"), 1.0]}})
+        assert json.loads(log.path.read_text()) == {"kind": "train", "step": 1, "loss": None, "by": {"a": [None, 1.0]}}
+
 
 def test_a_signal_raises_a_flag_and_the_handler_goes_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
@@ -141,6 +186,17 @@ def test_a_signal_raises_a_flag_and_the_handler_goes_back() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.raised is signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_off_the_main_thread_signals_are_left_alone() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    def enter() -> object:
+        with StopFlag() as stop:
+            return stop.raised
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(enter).result() is None
 
 
 class TestFiles:

@@ -73,3 +73,20 @@ def test_too_few_objects_are_refused(demo) -> None:
     assert code == 2
     assert "too few" in printed.err
     assert not folder.exists()
+
+
+@pytest.mark.slow
+def test_colours_follow_from_colours_and_codebooks_are_used(demo) -> None:
+    """Held-out real objects: every flux from its neighbours, below the entropy that ignoring them would give.
+
+    Codebooks: at least a tenth of the codes, but for those in which most objects share one value (a point source has
+    no shape; a flux below exp(-3) is clamped by the release's own arithmetic).
+    """
+    code, printed, _ = demo("--json")
+    assert code == 0, printed.err
+    facts = json.loads(printed.out)
+    conditional = [h for h in facts["held_out"] if h["given"]]
+    assert len(conditional) == 8
+    assert all(h["loss"] < h["entropy"] - 0.5 for h in conditional)
+    sparse = {"legacy_shape_r", "legacy_shape_e1", "legacy_shape_e2", "legacy_flux_w4"}
+    assert {t["key"] for t in facts["tokenizers"] if t["percent"] < 10} <= sparse

@@ -209,3 +209,13 @@ def test_a_truncated_file_is_refused(model, tmp_path) -> None:
 def test_an_empty_token_space_makes_no_model() -> None:
     with pytest.raises(AionError, match="empty"):
         AionModel(AionConfig(dim=32, num_heads=4), TokenSpace())
+
+
+@pytest.mark.parametrize("tokens", [torch.tensor([[3.7]]), [[True]], torch.tensor(3), [[2.0]]])
+def test_tokens_that_are_not_integers_are_refused(model, tokens) -> None:
+    with pytest.raises(InputError, match="tokens are integers"):
+        model.embed({"test_r": tokens})
+
+
+def test_lists_of_tokens_are_taken(model) -> None:
+    assert torch.equal(model.embed({"test_r": [[3]]}).values, model.embed({"test_r": torch.tensor([[3]])}).values)

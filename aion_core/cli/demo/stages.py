@@ -16,17 +16,17 @@ import torch
 
 from aion_core.cli.demo.copies import disturbed_copies
 from aion_core.cli.demo.report import Prediction, write_report
-from aion_core.contract import AionError, ModalitySpec
+from aion_core.contract import AionError, InputError, ModalitySpec
 from aion_core.data import ObservationBatch, StoreWriter, TokenStore, find_files, find_reader, sample_files
 from aion_core.data.files import NotClaimedError
 from aion_core.data.split import SplitConfig, split_mask
+from aion_core.data.statistics import store_statistics
 from aion_core.data.store import healpix_of
 from aion_core.files import read_json, write_json
 from aion_core.model import AionModel
 from aion_core.plugins import Registry, load_registry
 from aion_core.tokenizers import TokenizerSet, build_tokenizer
 from aion_core.train import HeldOut, Progress, TrainConfig, Trainer
-from aion_core.train.evaluation import code_counts, perplexity
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -111,16 +111,19 @@ class Demo:
 
     @cached_property
     def _read(self) -> list[tuple[Path, str, list[ObservationBatch]]]:
-        """Files that a reader claims, with what they hold; damaged ones are left to `aion tokenize` to explain."""
+        """Files that a reader claims, with what they hold; damaged ones are told of on standard error and left out."""
         given = find_files([self.settings.data]) if self.settings.data else []
         found = []
         seen: set[tuple[str, ...]] = set()
         for path in self.bar.track([*given, *sample_files(self.registry)], description="reading sample files"):
             try:
                 spec, reader = find_reader(path, self.registry)
+                batches = [_unseen(batch, seen) for batch in reader.read(path, BATCH)]
             except NotClaimedError:
                 continue
-            batches = [_unseen(batch, seen) for batch in reader.read(path, BATCH)]
+            except InputError as error:
+                self.bar.console.print(f"left out: {error}", style="yellow", markup=False)
+                continue
             found.append((path, spec.name, batches))
         if not found:
             where = f"in {self.settings.data}" if self.settings.data else "(none was named: --data or AION_SAMPLE_DIR)"
@@ -260,20 +263,17 @@ class Demo:
 
     def _qualities(self, tokenizers: TokenizerSet) -> Iterator[dict[str, Any]]:
         """How evenly each codebook is used in the stores, and what decoding keeps of objects in the held-out sky."""
-        stores = [(store, np.arange(len(store))) for store in TokenStore.open(self.out / "stores")]
+        stored = store_statistics(TokenStore.open(self.out / "stores"))["modalities"]
         held_out = [batch for real in self.real if len(batch := _select(real, _held_out(real)))]
         for i, batch in enumerate(list(held_out)):
             rng = np.random.default_rng([self.settings.seed, 1, i])
             held_out.append(disturbed_copies(batch, self.registry.modalities, 10 * len(batch), rng))
         for key, tokenizer in tokenizers.items():
-            uses = code_counts(stores, key, tokenizer.spec.vocab_size)
             parts = [tokenizer.reconstruct(batch.data[key][0]) for batch in held_out if key in batch.data]
             yield {
                 "key": key,
-                "objects": int(uses.sum()) // tokenizer.spec.n_tokens,
-                "codes_used": int((uses > 0).sum()),
-                "perplexity": perplexity(uses),
-                "percent": 100 * perplexity(uses) / tokenizer.spec.vocab_size,
+                **{name: stored[key][name] for name in ("objects", "codes_used", "perplexity")},
+                "percent": 100 * stored[key]["perplexity"] / tokenizer.spec.vocab_size,
                 "held_out_error_percent": _typical_error(parts) if parts else None,
             }
 

@@ -19,6 +19,7 @@ from aion_core.engine import (
     StopFlag,
     build_optimizer,
     learning_rate,
+    set_learning_rate,
 )
 from aion_core.files import read_json, read_safetensors, replacing, write_json, write_safetensors
 
@@ -66,6 +67,16 @@ def test_parameters_without_decay_and_without_gradient_stay_bit_identical() -> N
     optimizer.step()
     assert torch.equal(table, torch.ones(3))
     assert (matrix < 1).all()
+
+
+def test_embeddings_learn_at_a_rate_of_their_own() -> None:
+    model = nn.ParameterDict({"table": nn.Parameter(torch.ones(3)), "matrix": nn.Parameter(torch.ones(2, 2))})
+    settings = OptimizerSettings(steps=2, lr=0.1, embedding_lr=7.0)
+    optimizer = build_optimizer(model, settings, lambda n, p: p.ndim == 2, lambda n: n == "table")
+    set_learning_rate(optimizer, 0.5)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert rates[id(model["matrix"])] == 0.5
+    assert rates[id(model["table"])] == 3.5
 
 
 class TestCheckpoints:
@@ -208,6 +219,14 @@ class TestFiles:
             raise RuntimeError
         assert read_json(path) == {"old": 1}
         assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+    def test_a_reader_of_the_old_file_keeps_it_whole(self, tmp_path) -> None:
+        path = tmp_path / "a.json"
+        write_json(path, {"old": 1})
+        with path.open() as reader:
+            write_json(path, {"new": 2})
+            assert json.load(reader) == {"old": 1}
+        assert read_json(path) == {"new": 2}
 
     def test_a_folder_is_replaced_as_a_whole(self, tmp_path) -> None:
         for name in ("first", "second"):

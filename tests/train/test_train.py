@@ -88,6 +88,17 @@ def test_a_run_asked_to_stop_saves_and_continues_bitwise(make_store, make_config
     assert parameters(tmp_path / "stopped") == parameters(tmp_path / "whole")
 
 
+def test_held_out_objects_are_never_trained_on(make_store, make_config) -> None:
+    make_store("one")
+    make_store("two", seed=1)
+    data = Trainer(TrainConfig.from_toml(make_config())).data
+    drawn = np.concatenate([data.loader.batch(0, i).index.numpy() for i in range(0, len(data.loader), 32)])
+    held_out = np.concatenate([rows + 600 * i for i, (_, rows) in enumerate(data.validation)])
+    assert len(held_out) > 200
+    assert not np.isin(drawn, held_out).any()
+    assert set(drawn.tolist()) | set(held_out.tolist()) == set(range(1200))
+
+
 def test_a_checkpoint_is_a_model(make_store, make_config, tmp_path) -> None:
     make_store()
     assert main(["train", str(make_config()), "--quiet", "--json"]) == 0
@@ -312,6 +323,12 @@ class TestEntropy:
     def test_even_use_of_codes_gives_the_logarithm_of_their_number(self) -> None:
         even = np.full(8, 1000)
         assert unconditional_entropy(even, even) == pytest.approx(np.log(8), abs=1e-3)
+
+    def test_it_is_of_the_held_out_codes_under_the_training_frequencies(self) -> None:
+        train = np.array([90_000, 10_000])
+        assert unconditional_entropy(train, np.array([10, 0])) == pytest.approx(-np.log(0.9), abs=1e-3)
+        plug_in = -(0.9 * np.log(0.9) + 0.1 * np.log(0.1))
+        assert unconditional_entropy(train, np.array([0, 10])) == pytest.approx(plug_in, abs=1e-3)
 
     def test_one_code_gives_none(self) -> None:
         one = np.array([1000, 0, 0])

@@ -27,14 +27,14 @@ def replacing(path: Path) -> Iterator[Path]:
     is replaced as a whole.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary, aside = (path.with_name(f".{path.name}.{os.getpid()}.{suffix}") for suffix in ("tmp", "old"))
+    _recover(path, temporary, aside)
     try:
         yield temporary
         if temporary.is_dir():
             for inner in sorted(temporary.rglob("*")):
                 _sync(inner)
             if path.is_dir():
-                aside = path.with_name(f".{path.name}.{os.getpid()}.old")
                 path.rename(aside)
                 temporary.rename(path)
                 rmtree(aside)
@@ -45,10 +45,22 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.replace(path)
         _sync(path.parent)
     finally:
-        if temporary.is_dir():
-            rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+def _recover(path: Path, temporary: Path, aside: Path) -> None:
+    """Mend what a process of the same number left behind when it was killed: numbers repeat in containers."""
+    if aside.exists() and not path.exists():
+        aside.rename(path)
+    _remove(aside)
+    _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -5,10 +5,12 @@ Each rule is a function over text, and each has a test that shows it a text whic
 
 from __future__ import annotations
 
+import argparse
 import ast
 import re
 from collections.abc import Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -317,6 +319,15 @@ def test_every_verb_has_help_with_an_example(verb):
     paths = [path for path in (CORE / "cli" / f"{verb}.py", CORE / "cli" / verb / "__init__.py") if path.exists()]
     assert len(paths) == 1
     assert not verb_faults(verb, paths[0].read_text())
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_action_of_a_verb_has_help_with_an_example(verb):
+    parser = argparse.ArgumentParser()
+    import_module(f"aion_core.cli.{verb}").add_arguments(parser)
+    for action in parser._actions:
+        for name, inner in (action.choices or {}).items() if isinstance(action, argparse._SubParsersAction) else ():
+            assert f"aion {verb} {name}" in inner.format_help(), name
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 141
     except KeyboardInterrupt:
-        print("aion: interrupted; what was finished is kept", file=sys.stderr)
+        print("aion: interrupted; finished files and checkpoints are kept", file=sys.stderr)
         return 130
     except OSError as error:
         print(f"aion: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)

@@ -14,13 +14,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from aion_core.cli.console import print_json, print_table
+from aion_core.cli.console import add_action, print_json, print_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``aion checkpoint``."""
     verbs = parser.add_subparsers(dest="action", required=True, metavar="inspect")
-    inspect = verbs.add_parser("inspect", help="show what a checkpoint holds", allow_abbrev=False)
+    inspect = add_action(verbs, "inspect", "show what a checkpoint holds", __doc__)
     inspect.add_argument("path", type=Path, metavar="PATH")
     inspect.add_argument("--json", action="store_true", help="print JSON")
 

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from aion_core import __version__
-from aion_core.cli.console import print_json, print_table
+from aion_core.cli.console import add_action, print_json, print_table
 from aion_core.contract import ModalitySpec, UnknownKeyError, did_you_mean
 from aion_core.plugins import Failure, LoadedPlugin, Registry, load_registry
 from aion_core.plugins.discovery import ENVIRONMENT, GROUP, selection
@@ -26,7 +26,7 @@ from aion_core.plugins.discovery import ENVIRONMENT, GROUP, selection
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print everything as one JSON document")
     verbs = parser.add_subparsers(dest="action", metavar="{list}")
-    listing = verbs.add_parser("list", help="the same, of the plugins and keys named only", allow_abbrev=False)
+    listing = add_action(verbs, "list", "the same, of the plugins and keys named only", __doc__)
     listing.add_argument("names", nargs="*", metavar="NAME", help="a plugin's name, a key or an upstream key")
     listing.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON document")
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aion_core.cli.console import print_json, print_table, progress
+from aion_core.cli.console import add_action, print_json, print_table, progress
 from aion_core.contract import InputError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``aion store``."""
     verbs = parser.add_subparsers(dest="action", required=True, metavar="stats")
-    stats = verbs.add_parser("stats", help="count what token stores hold", allow_abbrev=False)
+    stats = add_action(verbs, "stats", "count what token stores hold", __doc__)
     stats.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="token stores, or folders of them")
     stats.add_argument("--verify", action="store_true", help="check all content against the checksums")
     stats.add_argument("--json", action="store_true", help="print one JSON document")

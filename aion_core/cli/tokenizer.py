@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aion_core.cli.console import print_json, print_table, progress
-from aion_core.contract import AionError
+from aion_core.cli.console import add_action, print_json, print_table, progress
+from aion_core.contract import AionError, InputError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -36,8 +36,8 @@ COLUMNS = ("key", ">objects", ">codes used", ">perplexity", ">% of V", ">R²", "
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``aion tokenizer``."""
     verbs = parser.add_subparsers(dest="action", required=True, metavar="{train,eval}")
-    train = verbs.add_parser("train", help="fit tokenizers to files", allow_abbrev=False)
-    evaluate = verbs.add_parser("eval", help="measure tokenizers on files", allow_abbrev=False)
+    train = add_action(verbs, "train", "fit tokenizers to files", __doc__)
+    evaluate = add_action(verbs, "eval", "measure tokenizers on files", __doc__)
     for verb in (train, evaluate):
         verb.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="survey files, or folders of them")
         verb.add_argument("--modalities", nargs="+", metavar="KEY", help="these only (default: all that occur)")
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     from aion_core.plugins import load_registry
 
     registry = load_registry()
-    keys = [registry.resolve(key).key for key in args.modalities] if args.modalities else None
+    keys = list(dict.fromkeys(registry.resolve(key).key for key in args.modalities)) if args.modalities else None
     with progress(quiet=args.json) as bar:
         found = (_train if args.action == "train" else _evaluate)(args, registry, keys, bar)
     if args.json:
@@ -65,6 +65,8 @@ def run(args: argparse.Namespace) -> None:
     if found["skipped"]:
         more = f" and {len(found['skipped']) - 1} more" if len(found["skipped"]) > 1 else ""
         print(f"No installed reader reads {found['skipped'][0]}{more}.")
+    for reason in found["damaged"].values():
+        print(f"Left out: {reason}")
     if args.action == "train":
         few = [key for key, figures in found["modalities"].items() if figures["objects"] < FEW * figures["vocab_size"]]
         if few:
@@ -127,7 +129,8 @@ def _evaluate(args: argparse.Namespace, registry: Registry, keys: list[str] | No
 class Files:
     """The survey files below some paths, read as often as needed.
 
-    A file that no installed reader reads is skipped if it was found in a folder, and an error if it was named.
+    A file that is damaged, or that no installed reader reads, is left out if it was found in a folder (what was read of
+    it before the damage counts), and an error if it was named.
     """
 
     def __init__(self, paths: list[Path], registry: Registry, keys: list[str] | None) -> None:
@@ -136,8 +139,9 @@ class Files:
         self.keys = keys
         self.seen: set[str] = set()
         self.skipped: list[str] = []
+        self.damaged: dict[str, str] = {}
         self._files = []
-        named = {path for path in paths if path.is_file()}
+        self._named = named = {path for path in paths if path.is_file()}
         for path in find_files(paths):
             try:
                 self._files.append((path, find_reader(path, registry)[1]))
@@ -145,6 +149,8 @@ class Files:
                 if path in named:
                     raise
                 self.skipped.append(str(path))
+            except InputError as error:
+                self._leave_out(path, error)
         if not self._files:
             raise AionError(f"No installed reader reads any file in {_named(paths)}; `aion plugins` lists the readers.")
 
@@ -157,11 +163,19 @@ class Files:
 
     def _observations(self, done: Callable[[], None]) -> Iterator[tuple[str, Observation]]:
         for path, reader in self._files:
-            for batch in reader.read(path, BATCH):
-                for key, (obs, _) in batch.data.items():
-                    if len(obs) and (self.keys is None or key in self.keys):
-                        yield key, obs
+            try:
+                for batch in reader.read(path, BATCH):
+                    for key, (obs, _) in batch.data.items():
+                        if len(obs) and (self.keys is None or key in self.keys):
+                            yield key, obs
+            except InputError as error:
+                self._leave_out(path, error)
             done()
+
+    def _leave_out(self, path: Path, error: InputError) -> None:
+        if path in self._named:
+            raise error
+        self.damaged[str(path)] = str(error)
 
 
 def _measure(files: Files, tokenizers: TokenizerSet, bar: Progress) -> dict[str, Measure]:
@@ -207,6 +221,7 @@ def _document(
         },
         "left_out": left_out,
         "skipped": files.skipped,
+        "damaged": files.damaged,
     }
 
 

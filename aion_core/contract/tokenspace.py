@@ -10,6 +10,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator
 from functools import cached_property
 from itertools import accumulate
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -92,7 +93,7 @@ class TokenSpace(Frozen):
 
     def select(self, keys: Iterable[str]) -> TokenSpace:
         """Return the token space of some keys only, in the order given."""
-        return TokenSpace(slots=tuple(self[key] for key in keys))
+        return TokenSpace().append(self[key] for key in keys)
 
     def check_readable(self, other: TokenSpace, accept: Collection[str] = ()) -> None:
         """Raise unless tokens written under `other` mean the same here, for every key that both have.
@@ -151,6 +152,14 @@ class TokenSpace(Frozen):
                 f"{MANIFEST_VERSION}. Upgrade aion-core (it was written by {data.get('aion_core', 'unknown')})."
             )
         return _validated(cls, {"slots": data.get("slots", ())})
+
+    @classmethod
+    def from_file(cls, path: Path) -> TokenSpace:
+        """Read a manifest from a file; an error names the file."""
+        try:
+            return cls.from_json(path.read_bytes())
+        except AionError as error:
+            raise type(error)(f"{path}: {error}") from None
 
 
 def _validated(cls: type[TokenSpace], data: dict[str, Any]) -> TokenSpace:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from aion_core.data.columns import HEALPIX_ORDER
 from aion_core.data.store import TokenStore
+from aion_core.tokenizers.report import perplexity
 
 #: Patches in which the extent on the sky is counted: HEALPix order 6, of 0.84 square degrees each.
 PATCH_ORDER = 6
@@ -31,11 +32,6 @@ class _Modality:
         found = np.bincount(codes, minlength=len(self.counts))
         found[: len(self.counts)] += self.counts
         self.counts = found
-
-    def perplexity(self) -> float:
-        """Effective number of codes: the exponential of the entropy of how often each occurs."""
-        share = self.counts[self.counts > 0] / max(self.tokens, 1)
-        return float(np.exp(-(share * np.log(share)).sum())) if len(share) else 0.0
 
 
 def store_statistics(
@@ -84,7 +80,7 @@ def store_statistics(
                 "tokens": m.tokens,
                 "vocab_size": slots[key].spec.vocab_size,
                 "codes_used": int((m.counts > 0).sum()),
-                "perplexity": m.perplexity(),
+                "perplexity": perplexity(m.counts),
                 "plugin": slots[key].distribution,
                 "fingerprints": [fingerprint for fingerprint in bound[key] if fingerprint],
             }

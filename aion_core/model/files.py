@@ -36,10 +36,7 @@ def read_space(folder: Path) -> TokenSpace:
     path = folder / MANIFEST
     if not path.is_file():
         raise InputError(f"{folder} has no {MANIFEST}, so nothing says what its tokens mean.")
-    try:
-        return TokenSpace.from_json(path.read_bytes())
-    except AionError as error:
-        raise type(error)(f"{path}: {error}") from None
+    return TokenSpace.from_file(path)
 
 
 def load_weights(model: AionModel, path: Path) -> None:

@@ -81,7 +81,7 @@ class Registry:
     ) -> TokenSpace:
         """Return the token space of some keys (default: all installed), in the order given."""
         specs = [self.resolve(key) for key in (self.modalities if keys is None else keys)]
-        return TokenSpace(slots=tuple(self.slot(s.key, fingerprints.get(s.key)) for s in specs))
+        return TokenSpace().append(self.slot(s.key, fingerprints.get(s.key)) for s in specs)
 
     @cached_property
     def _names(self) -> dict[str, ModalitySpec]:

@@ -274,7 +274,7 @@ def load_tokenizer(
         check_sha256(require(find_codec(spec, root), WEIGHTS), declared.sha256)
     tokenizer = read_tokenizer(spec, root)
     if (root / MANIFEST).is_file():
-        check_fingerprint(tokenizer, TokenSpace.from_json((root / MANIFEST).read_bytes()), root)
+        check_fingerprint(tokenizer, TokenSpace.from_file(root / MANIFEST), root)
     return tokenizer.to(device).eval()
 
 

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from aion_core.contract import InputError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Doubles = npt.NDArray[np.float64]
+
+
+def perplexity(uses: npt.NDArray[np.int64]) -> float:
+    """Return the exponential of the entropy of how often codes occur: V if all equally often, 1 if only one does."""
+    share = uses[uses > 0] / max(int(uses.sum()), 1)
+    return float(np.exp(-(share * np.log(share)).sum())) if len(share) else 0.0
 
 
 @dataclass(frozen=True)
@@ -56,9 +64,8 @@ class Measure:
 
     @property
     def perplexity(self) -> float:
-        """Exponential of the entropy of the codes in use: V if all occur equally often, 1 if only one does."""
-        share = self.uses[self.uses > 0] / max(int(self.uses.sum()), 1)
-        return float(np.exp(-(share * np.log(share)).sum())) if len(share) else 0.0
+        """Effective number of codes; see the function of that name."""
+        return perplexity(self.uses)
 
     @property
     def fraction(self) -> float:

@@ -8,7 +8,7 @@ from typing import Self
 
 import torch
 
-from aion_core.contract import AionError, ModalitySpec, Slot, TokenSpace
+from aion_core.contract import AionError, ModalitySpec, Slot, TokenSpace, UnknownKeyError, did_you_mean
 from aion_core.files import replacing, write_json
 from aion_core.hub import resolve
 from aion_core.plugins import Registry, load_registry
@@ -118,7 +118,8 @@ class TokenizerSet(Mapping[str, Tokenizer]):
         root = resolve(source, patterns, revision=revision, local_files_only=local_files_only)
         specs, unusable, manifest = _contents(root, registry)
         if keys is not None:
-            specs = [_wanted(key, specs, unusable, root) for key in keys]
+            wanted = {spec.key: spec for spec in (_wanted(key, specs, unusable, root) for key in keys)}
+            specs = list(wanted.values())
         if manifest is not None:
             registry.token_space([s.key for s in specs]).check_readable(manifest)
         tokenizers: list[Tokenizer] = []
@@ -145,7 +146,7 @@ def check_replaceable(folder: Path) -> None:
 def _contents(root: Path, registry: Registry) -> tuple[list[ModalitySpec], dict[str, str], TokenSpace | None]:
     """Return what of a source can be used here, why other modalities cannot, and its manifest."""
     if (root / MANIFEST).is_file():
-        manifest = TokenSpace.from_json((root / MANIFEST).read_bytes())
+        manifest = TokenSpace.from_file(root / MANIFEST)
         specs = [registry.modalities[key] for key in manifest.keys if key in registry.modalities]
         missing = [slot for slot in manifest.slots if slot.key not in registry.modalities]
         return specs, {slot.key: _missing(slot) for slot in missing}, manifest
@@ -167,7 +168,11 @@ def _wanted(key: str, specs: list[ModalitySpec], unusable: Mapping[str, str], ro
             return spec
     if key in unusable:
         raise AionError(unusable[key])
-    raise AionError(f"{root} has no tokenizer for {key!r}; it has {', '.join(s.key for s in specs) or 'none'}.")
+    names = [name for spec in specs for name in (spec.key, spec.upstream_key) if name]
+    raise UnknownKeyError(
+        f"{root} has no tokenizer for {key!r}; it has {', '.join(s.key for s in specs) or 'none'}."
+        f"{did_you_mean(key, names)}"
+    )
 
 
 def _slot(tokenizer: Tokenizer, registry: Registry | None) -> Slot:

@@ -126,11 +126,11 @@ def test_overwriting_never_touches_what_is_no_set(survey: SimpleNamespace, capsy
     assert (survey.data / "a.npz").exists()
 
 
-def test_a_damaged_file_stops_training_and_nothing_is_written(
+def test_a_damaged_file_that_was_named_stops_training_and_nothing_is_written(
     survey: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     survey.write("c.npz", broken=[1.0])
-    code, _, err = aion(capsys, "train", survey.data, "--out", survey.out)
+    code, _, err = aion(capsys, "train", survey.data / "c.npz", "--out", survey.out)
     assert code == 2
     assert "c.npz: the file is damaged" in err
     assert not survey.out.exists()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,11 +25,11 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success it is synced and renamed to `path`, else removed.
 
     Works for a file or a folder that the caller creates under the temporary name. An existing folder of that name
-    is replaced as a whole.
+    is replaced as a whole. What a killed process left behind is settled first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, aside = (path.with_name(f".{path.name}.{os.getpid()}.{suffix}") for suffix in ("tmp", "old"))
-    _recover(path, temporary, aside)
+    _settle(path, temporary)  # after a process that was killed; its number may be ours, as in containers
     try:
         yield temporary
         if temporary.is_dir():
@@ -36,28 +37,28 @@ def replacing(path: Path) -> Iterator[Path]:
                 _sync(inner)
             if path.is_dir():
                 path.rename(aside)
-                temporary.rename(path)
-                rmtree(aside)
-            else:
-                temporary.rename(path)
+            temporary.rename(path)
         else:
             _sync(temporary)
             temporary.replace(path)
         _sync(path.parent)
     finally:
-        _remove(temporary)
+        _settle(path, temporary)
 
 
-def _recover(path: Path, temporary: Path, aside: Path) -> None:
-    """Mend what a process of the same number left behind when it was killed: numbers repeat in containers."""
-    if aside.exists() and not path.exists():
-        aside.rename(path)
-    _remove(aside)
+def _settle(path: Path, temporary: Path) -> None:
+    """Remove the temporary, and folders that any process has set aside: one comes back if nothing took its place."""
     _remove(temporary)
+    mark = re.compile(rf"\.{re.escape(path.name)}\.\d+\.old")
+    for aside in [found for found in path.parent.iterdir() if mark.fullmatch(found.name)]:
+        if path.exists():
+            _remove(aside)
+        else:
+            aside.rename(path)
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         rmtree(path)
     else:
         path.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -72,10 +73,11 @@ class Tokenizer(nn.Module, ABC):
             return self._encode(self.accept(obs))
 
     @torch.no_grad()
-    def decode(self, tokens: Tensor, **context: Any) -> Observation:
+    def decode(self, tokens: Tensor | npt.ArrayLike, **context: Any) -> Observation:
         """Return what codes stand for; −1 gives NaN.
 
-        Takes ``[B, *shape]``, or the same flattened to ``[B, n]`` (``[B]`` where there is one token).
+        Takes ``[B, *shape]``, or the same flattened to ``[B, n]`` (``[B]`` where there is one token), as a tensor or
+        anything that `torch.as_tensor` takes.
 
         Raises
         ------
@@ -162,8 +164,12 @@ class Tokenizer(nn.Module, ABC):
     @abstractmethod
     def _decode(self, tokens: Tensor, **context: Any) -> Observation: ...
 
-    def _check_tokens(self, tokens: Tensor) -> Tensor:
+    def _check_tokens(self, given: Tensor | npt.ArrayLike) -> Tensor:
         spec = self.spec
+        try:
+            tokens = torch.as_tensor(given)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"{spec.key}: this is no array of tokens ({error}).") from None
         if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
             raise InputError(f"{spec.key}: tokens are integers, not {tokens.dtype}.")
         tokens = tokens.to(self.device, torch.int64)

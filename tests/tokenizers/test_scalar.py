@@ -142,9 +142,15 @@ def test_a_missing_object_decodes_to_nan(kind: str, fitted: Build, specs: dict[s
         (torch.tensor([True]), "integers"),
         (torch.tensor(3), r"expected \[B, 1\]"),
         (torch.zeros(2, 2, dtype=torch.int64), r"shape \[2, 2\]; expected \[B, 1\]"),
+        ([1.0], "integers"),
+        (np.array([2.0]), "integers"),
+        ([[1], [2, 3]], "no array of tokens"),
+        (["a"], "no array of tokens"),
+        (None, "no array of tokens"),
+        ([2**70], "no array of tokens"),
     ],
 )
-def test_tokens_that_cannot_be_codes_are_refused(tokens: Tensor, expected: str, fitted: Build) -> None:
+def test_tokens_that_cannot_be_codes_are_refused(tokens: Any, expected: str, fitted: Build) -> None:
     with pytest.raises(InputError, match=expected):
         fitted("plain").decode(tokens)
 
@@ -155,6 +161,12 @@ def test_tokens_of_any_integer_type_and_no_second_axis_decode(fitted: Build) -> 
     for dtype in (torch.uint8, torch.int16, torch.int32):
         assert torch.equal(tokenizer.decode(torch.tensor([3, 255], dtype=dtype)).value[:1], expected[:1])
     assert len(tokenizer.decode(torch.empty(0, 1, dtype=torch.int64))) == 0
+
+
+@pytest.mark.parametrize("tokens", [[3, 1023], [[3], [1023]], (3, 1023), np.array([3, 1023], np.uint16)])
+def test_lists_and_arrays_of_tokens_decode(tokens: Any, fitted: Build) -> None:
+    tokenizer = fitted("plain")
+    assert torch.equal(tokenizer.decode(tokens).value, tokenizer.decode(torch.tensor([[3], [1023]])).value)
 
 
 def test_a_code_decodes_at_its_centre_or_its_edge(fitted: Build) -> None:

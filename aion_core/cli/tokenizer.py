@@ -149,9 +149,10 @@ class Files:
                 if path in named:
                     raise
                 self.skipped.append(str(path))
-            except InputError as error:
+            except (InputError, OSError) as error:
                 self._leave_out(path, error)
         if not self._files:
+            self.check_any_read()
             raise AionError(f"No installed reader reads any file in {_named(paths)}; `aion plugins` lists the readers.")
 
     def visit(self, visitor: Callable[[str, Observation], None], bar: Progress, what: str) -> None:
@@ -160,6 +161,7 @@ class Files:
         for key, obs in self._observations(lambda: bar.advance(task)):
             self.seen.add(key)
             visitor(key, obs)
+        self.check_any_read()
 
     def _observations(self, done: Callable[[], None]) -> Iterator[tuple[str, Observation]]:
         for path, reader in self._files:
@@ -168,14 +170,21 @@ class Files:
                     for key, (obs, _) in batch.data.items():
                         if len(obs) and (self.keys is None or key in self.keys):
                             yield key, obs
-            except InputError as error:
+            except (InputError, OSError) as error:
                 self._leave_out(path, error)
             done()
 
-    def _leave_out(self, path: Path, error: InputError) -> None:
+    def _leave_out(self, path: Path, error: InputError | OSError) -> None:
         if path in self._named:
             raise error
-        self.damaged[str(path)] = str(error)
+        text = str(error)
+        self.damaged[str(path)] = text if text.startswith(str(path)) else f"{path}: {text}"
+
+    def check_any_read(self) -> None:
+        """Raise if there are damaged files, and nothing came of any file."""
+        if self.damaged and not self.seen:
+            more = f" ({len(self.damaged) - 1} more files cannot be read, too.)" if len(self.damaged) > 1 else ""
+            raise InputError(next(iter(self.damaged.values())) + more)
 
 
 def _measure(files: Files, tokenizers: TokenizerSet, bar: Progress) -> dict[str, Measure]:

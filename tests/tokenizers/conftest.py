@@ -87,6 +87,8 @@ class ToyReader(Reader):
         size = max(map(len, arrays.values()))
         if "toy_broken" in arrays:
             raise InputError(f"{path}: the file is damaged.")
+        if "toy_unreadable" in arrays:
+            raise OSError(5, "Input/output error", str(path))
         for start in range(0, size, batch_size):
             rows = np.arange(min(batch_size, size - start))
             data = {}

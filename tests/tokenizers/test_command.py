@@ -137,6 +137,36 @@ def test_a_damaged_file_that_was_named_stops_training_and_nothing_is_written(
     assert not list(survey.out.parent.glob(".set*"))
 
 
+@pytest.mark.parametrize("fault", ["broken", "unreadable"])
+def test_a_damaged_file_in_a_folder_is_left_out_and_told(
+    survey: SimpleNamespace, capsys: pytest.CaptureFixture[str], fault: str
+) -> None:
+    survey.write("c.npz", **{fault: [1.0]})
+    code, out, _ = aion(capsys, "train", survey.data, "--out", survey.out, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["modalities"]["toy_plain"]["objects"] == 18_000
+    ((path, reason),) = found["damaged"].items()
+    assert path == str(survey.data / "c.npz")
+    assert reason.startswith(path)
+
+
+def test_where_all_files_are_damaged_the_error_says_how(
+    survey: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    aion(capsys, "train", survey.data, "--out", survey.out)
+    bad = survey.write("c.npz", folder=survey.data.with_name("bad"), broken=[1.0]).parent
+    for words in (("train", bad, "--out", survey.out.with_name("other")), ("eval", bad, "--tokenizers", survey.out)):
+        code, out, err = aion(capsys, *words)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "c.npz: the file is damaged" in err
+    (bad / "c.npz").write_bytes(b"")
+    code, _, err = aion(capsys, "eval", bad, "--tokenizers", survey.out)
+    assert code == 2
+    assert "c.npz: the file is empty" in err
+    assert not survey.out.with_name("other").exists()
+
+
 def test_a_named_file_that_nobody_reads_is_an_error(
     survey: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 Doubles = npt.NDArray[np.float64]
 
 
-def perplexity(uses: npt.NDArray[np.int64]) -> float:
-    """Return the exponential of the entropy of how often codes occur: V if all equally often, 1 if only one does."""
-    share = uses[uses > 0] / max(int(uses.sum()), 1)
+def perplexity(counts: npt.NDArray[np.int64]) -> float:
+    """Return the effective number of codes, from how often each occurs, ``[V]``: the exponential of the entropy.
+
+    V if all occur equally often, 1 if only one does, 0 if none does.
+    """
+    share = counts[counts > 0] / max(int(counts.sum()), 1)
     return float(np.exp(-(share * np.log(share)).sum())) if len(share) else 0.0
 
 

@@ -118,7 +118,7 @@ class TokenizerSet(Mapping[str, Tokenizer]):
         root = resolve(source, patterns, revision=revision, local_files_only=local_files_only)
         specs, unusable, manifest = _contents(root, registry)
         if keys is not None:
-            wanted = {spec.key: spec for spec in (_wanted(key, specs, unusable, root) for key in keys)}
+            wanted = {spec.key: spec for spec in (_wanted(key, specs, unusable, root, registry) for key in keys)}
             specs = list(wanted.values())
         if manifest is not None:
             registry.token_space([s.key for s in specs]).check_readable(manifest)
@@ -162,16 +162,19 @@ def _missing(slot: Slot) -> str:
     return f"{slot.key} needs a plugin that is not installed: {mend}"
 
 
-def _wanted(key: str, specs: list[ModalitySpec], unusable: Mapping[str, str], root: Path) -> ModalitySpec:
+def _wanted(
+    key: str, specs: list[ModalitySpec], unusable: Mapping[str, str], root: Path, registry: Registry
+) -> ModalitySpec:
     for spec in specs:
         if key in (spec.key, spec.upstream_key):
             return spec
     if key in unusable:
         raise AionError(unusable[key])
+    misspelt = not any(key in (spec.key, spec.upstream_key) for spec in registry.modalities.values())
     names = [name for spec in specs for name in (spec.key, spec.upstream_key) if name]
     raise UnknownKeyError(
         f"{root} has no tokenizer for {key!r}; it has {', '.join(s.key for s in specs) or 'none'}."
-        f"{did_you_mean(key, names)}"
+        f"{did_you_mean(key, [*names, *unusable]) if misspelt else ''}"
     )
 
 

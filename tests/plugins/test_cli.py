@@ -53,6 +53,15 @@ def test_the_table_has_a_row_for_every_key(capsys):
         assert spec.upstream_key is None or spec.upstream_key in rows[key]
 
 
+def test_an_interrupted_command_promises_finished_files_only(monkeypatch, capsys):
+    def interrupt(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(plugins, "run", interrupt)
+    assert main(["plugins"]) == 130
+    assert capsys.readouterr().err == "aion: interrupted; finished files and checkpoints are kept\n"
+
+
 def test_faults_are_shown_with_exit_code_0(everything, broken):
     done = broken.python(everything, "-m", "aion_core.cli", "plugins")
     assert done.returncode == 0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aion_core.contract import InputError
-from aion_core.tokenizers.report import measure
+from aion_core.tokenizers.report import measure, perplexity
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [([7, 7, 7, 7], 4.0), ([0, 5, 0], 1.0), ([4, 2, 1, 1, 0], 2**1.75), ([0, 0], 0.0), ([], 0.0)],
+)
+def test_perplexity_of_counts(counts: list[int], expected: float) -> None:
+    assert perplexity(np.array(counts, np.int64)) == pytest.approx(expected)
+
+
+def test_counting_codes_does_not_import_torch() -> None:
+    code = "import sys, aion_core.data.statistics, aion_core.tokenizers.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_perplexity_is_the_number_of_codes_that_are_used_equally() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
@@ -115,6 +116,38 @@ def test_a_tokenizer_whose_plugin_is_not_installed_is_left_out_and_named(folder:
     ):
         with pytest.raises(AionError, match="other_plain needs a plugin that is not installed: pip install aion-tok-"):
             attempt()
+
+
+@pytest.mark.parametrize("damage", [lambda text: text[:-20], lambda text: text[:-20] + b"\xff"])
+def test_a_damaged_manifest_is_named(folder: Path, registry: Registry, damage: Callable[[bytes], bytes]) -> None:
+    manifest = folder / "manifest.json"
+    manifest.write_bytes(damage(manifest.read_bytes()))
+    for attempt in (
+        lambda: TokenizerSet.load(folder, registry),
+        lambda: load_tokenizer("toy_plain", folder, registry=registry),
+    ):
+        with pytest.raises(AionError, match=r"/manifest\.json: The manifest is not JSON"):
+            attempt()
+
+
+def test_only_a_misspelt_key_is_guessed(folder: Path, registry: Registry) -> None:
+    for key in ("toy_plane", "tok_plian"):
+        with pytest.raises(UnknownKeyError, match=r"Did you mean 'to._plain'\?"):
+            TokenizerSet.load(folder, registry, keys=[key])
+    (folder / "codecs" / "toy_log").rename(folder / "codecs" / "elsewhere")
+    (folder / "manifest.json").unlink()
+    with pytest.raises(UnknownKeyError, match=r"no tokenizer for 'toy_log'; it has [\w, ]+\.$"):
+        TokenizerSet.load(folder, registry, keys=["toy_log"])
+
+
+def test_a_misspelt_key_of_a_plugin_that_is_not_installed_is_guessed(folder: Path, registry: Registry) -> None:
+    edit_manifest(folder, key="other_plain", distribution="aion-tok-other")
+    with pytest.raises(UnknownKeyError, match="Did you mean 'other_plain'"):
+        TokenizerSet.load(folder, registry, keys=["other_plane"])
+
+
+def test_a_key_wanted_twice_is_read_once(folder: Path, registry: Registry) -> None:
+    assert list(TokenizerSet.load(folder, registry, keys=["toy_plain", "tok_plain"])) == ["toy_plain"]
 
 
 def test_a_release_without_a_manifest_is_read_by_the_names_of_its_codecs(folder: Path, registry: Registry) -> None:

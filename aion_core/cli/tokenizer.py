@@ -181,8 +181,8 @@ class Files:
         self.damaged[str(path)] = text if text.startswith(str(path)) else f"{path}: {text}"
 
     def check_any_read(self) -> None:
-        """Raise if there are damaged files, and nothing came of any file."""
-        if self.damaged and not self.seen:
+        """Raise if files are damaged, and none could be read to its end."""
+        if self.damaged and all(str(path) in self.damaged for path, _ in self._files):
             more = f" ({len(self.damaged) - 1} more files cannot be read, too.)" if len(self.damaged) > 1 else ""
             raise InputError(next(iter(self.damaged.values())) + more)
 

@@ -130,7 +130,7 @@ def test_a_damaged_file_that_was_named_stops_training_and_nothing_is_written(
     survey: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     survey.write("c.npz", broken=[1.0])
-    code, _, err = aion(capsys, "train", survey.data / "c.npz", "--out", survey.out)
+    code, _, err = aion(capsys, "train", survey.data / "a.npz", survey.data / "c.npz", "--out", survey.out)
     assert code == 2
     assert "c.npz: the file is damaged" in err
     assert not survey.out.exists()
@@ -149,6 +149,15 @@ def test_a_damaged_file_in_a_folder_is_left_out_and_told(
     ((path, reason),) = found["damaged"].items()
     assert path == str(survey.data / "c.npz")
     assert reason.startswith(path)
+
+
+def test_a_damaged_file_is_not_blamed_for_what_the_others_lack(
+    survey: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    survey.write("c.npz", broken=[1.0])
+    code, _, err = aion(capsys, "train", survey.data, "--out", survey.out, "--modalities", "toy_grid")
+    assert code == 2
+    assert "has toy_grid" in err
 
 
 def test_where_all_files_are_damaged_the_error_says_how(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,8 +27,8 @@ def replacing(path: Path) -> Iterator[Path]:
     is replaced as a whole. What a killed process left behind is settled first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, aside = (path.with_name(f".{path.name}.{os.getpid()}.{suffix}") for suffix in ("tmp", "old"))
-    _settle(path, temporary)  # after a process that was killed; its number may be ours, as in containers
+    temporary, aside = path.with_name(f".{path.name}.{os.getpid()}.tmp"), path.with_name(f".{path.name}.old")
+    _settle(path, temporary, aside)  # after a process that was killed; its number may be ours, as in containers
     try:
         yield temporary
         if temporary.is_dir():
@@ -43,18 +42,15 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.replace(path)
         _sync(path.parent)
     finally:
-        _settle(path, temporary)
+        _settle(path, temporary, aside)
 
 
-def _settle(path: Path, temporary: Path) -> None:
-    """Remove the temporary, and folders that any process has set aside: one comes back if nothing took its place."""
+def _settle(path: Path, temporary: Path, aside: Path) -> None:
+    """Remove the temporary, and the folder that was set aside, which comes back if nothing took its place."""
     _remove(temporary)
-    mark = re.compile(rf"\.{re.escape(path.name)}\.\d+\.old")
-    for aside in [found for found in path.parent.iterdir() if mark.fullmatch(found.name)]:
-        if path.exists():
-            _remove(aside)
-        else:
-            aside.rename(path)
+    if aside.exists() and not path.exists():
+        aside.rename(path)
+    _remove(aside)
 
 
 def _remove(path: Path) -> None:

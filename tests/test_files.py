@@ -95,7 +95,7 @@ def test_a_link_to_a_folder_is_replaced_and_its_target_left_alone(tmp_path: Path
 
 
 def test_what_was_set_aside_for_another_name_is_left_alone(tmp_path: Path) -> None:
-    for name in (".set.1.7.old", ".set.x.old", ".sets.7.old"):
+    for name in (".sets.old", ".set.old.bak", ".set.x.old"):
         put(tmp_path / name, "other")
     write_set(tmp_path / "set", "new")
     assert held(tmp_path / "set") == ["new"]

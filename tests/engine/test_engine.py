@@ -236,16 +236,6 @@ class TestFiles:
         assert [p.name for p in (tmp_path / "set").iterdir()] == ["second"]
         assert [p.name for p in tmp_path.iterdir()] == ["set"]
 
-    def test_what_a_killed_process_of_the_same_number_left_is_mended(self, tmp_path) -> None:
-        for suffix, name in (("tmp", "torn"), ("old", "whole")):
-            folder = tmp_path / f".set.{os.getpid()}.{suffix}"
-            folder.mkdir()
-            (folder / name).write_text(name)
-        with pytest.raises(RuntimeError), replacing(tmp_path / "set") as temporary:
-            temporary.mkdir()
-            raise RuntimeError
-        assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")] == ["set", "set/whole"]
-
     @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])
     def test_damaged_json_is_a_sentence(self, tmp_path, content) -> None:
         (tmp_path / "a.json").write_bytes(content)

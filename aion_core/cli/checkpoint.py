@@ -48,8 +48,9 @@ def describe(path: Path) -> dict[str, Any]:
     """Return what a checkpoint holds, as JSON-serialisable facts; reads headers only, never the weights."""
     from aion_core.engine import Checkpoints
     from aion_core.files import read_json, tensor_shapes
-    from aion_core.model.files import CONFIG, WEIGHTS, read_space
+    from aion_core.model.files import read_space
     from aion_core.plugins import load_registry
+    from aion_core.release import CONFIG, WEIGHTS
 
     latest = Checkpoints(path / "checkpoints").latest()
     folder = latest.folder if latest else path

@@ -11,8 +11,7 @@ from aion_core.files import read_json, read_safetensors, write_json, write_safet
 from aion_core.hub import resolve
 from aion_core.model.aion import AionModel
 from aion_core.model.config import AionConfig
-
-CONFIG, WEIGHTS, MANIFEST = "config.json", "model.safetensors", "manifest.json"
+from aion_core.release import CONFIG, MANIFEST, WEIGHTS
 
 
 def save_model(model: AionModel, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -24,8 +24,6 @@ class TrainingData:
     ----------
     space
         The token space of all stores together, in the order in which they were named, or of `modalities`.
-    train, validation
-        Stores with the rows of each side of the split.
     """
 
     def __init__(self, settings: DataSettings, masking: MaskingConfig, seed: int) -> None:
@@ -50,8 +48,16 @@ class TrainingData:
             accept=self.accept,
             ignore=_ignored(stores, self.space),
         )
-        self.train = [(store, self._rows(store, validation=False)) for store in stores]
-        self.validation = [(store, self._rows(store, validation=True)) for store in judged]
+
+    @cached_property
+    def train(self) -> list[tuple[TokenStore, Rows]]:
+        """The stores that are trained on, with the rows of that side of the split."""
+        return [(store, self._rows(store, validation=False)) for store in self._stores]
+
+    @cached_property
+    def validation(self) -> list[tuple[TokenStore, Rows]]:
+        """The stores that are judged, with the rows that are held out."""
+        return [(store, self._rows(store, validation=True)) for store in self._judged]
 
     def batches(self, position: Position) -> Generator[tuple[TokenBatch, Position], None, None]:
         """Yield training batches without end, each with the position behind it; closing it ends the prefetching."""
@@ -70,7 +76,13 @@ class TrainingData:
             return
         batches = -(-total // self.settings.batch_size)
         size = total // batches  # equal batches, so that fewer objects than there are batches are left out
-        loader = TokenLoader(
+        loader = self._validation_loader(size)
+        for number in range(batches):
+            yield loader.batch(0, number * size)
+
+    @lru_cache(maxsize=1)  # noqa: B019 - one loader, for as long as the run: finding its rows reads every store
+    def _validation_loader(self, size: int) -> TokenLoader:
+        return TokenLoader(
             self._judged,
             self.space,
             size,
@@ -82,8 +94,6 @@ class TrainingData:
             ignore=_ignored(self._judged, self.space),
             prefetch=0,
         )
-        for number in range(batches):
-            yield loader.batch(0, number * size)
 
     def object_names(self, samples: Sequence[int]) -> list[str]:
         """Return ``store: object_id`` for the loader's sample numbers, which count the rows of all stores in order."""
@@ -98,12 +108,12 @@ class TrainingData:
     @cached_property
     def entropies(self) -> dict[str, float]:
         """Unconditional entropy of each modality that both sides have, in nats per token."""
-        found = {}
-        for spec in self.space.specs():
-            train, held_out = (code_counts(side, spec.key, spec.vocab_size) for side in (self.train, self.validation))
-            if train.any() and held_out.any():
-                found[spec.key] = unconditional_entropy(train, held_out)
-        return found
+        train, held_out = (code_counts(side, self.space) for side in (self.train, self.validation))
+        return {
+            key: unconditional_entropy(train[key], held_out[key])
+            for key in self.space.keys
+            if train[key].any() and held_out[key].any()
+        }
 
     def _rows(self, store: TokenStore, validation: bool) -> Rows:
         split = self.settings.split

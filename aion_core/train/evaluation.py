@@ -17,12 +17,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from aion_core.contract import AionError
+from aion_core.contract import AionError, TokenSpace
 from aion_core.data.batches import TokenBatch, conditional_batch
 from aion_core.data.store import TokenStore
 from aion_core.model import AionModel
 
-#: Objects whose tokens estimate a modality's frequencies, at most, from each store.
+#: Objects whose tokens estimate the codes' frequencies, at most, spread over all stores: more would tell no more.
 FREQUENCY_ROWS = 200_000
 #: Objects that go through the model at once in conditional evaluation.
 CONDITIONAL_BATCH = 256
@@ -96,14 +96,16 @@ def _complete_objects(selection: Selection, keys: list[str]) -> Iterator[dict[st
                 yield {key: codes[whole] for key, codes in tokens.items()}
 
 
-def code_counts(selection: Selection, key: str, vocab_size: int) -> Rows:
-    """Return how often each code of a modality occurs, int64 ``[V]``."""
-    counts = np.zeros(vocab_size, np.int64)
+def code_counts(selection: Selection, space: TokenSpace) -> dict[str, Rows]:
+    """Return how often each code of each modality occurs, int64 ``[V]`` by key, in one pass over the stores."""
+    counts = {spec.key: np.zeros(spec.vocab_size, np.int64) for spec in space.specs()}
+    step = max(1, -(-sum(len(rows) for _, rows in selection) // FREQUENCY_ROWS))
     for store, rows in selection:
-        if key in store.space:
-            for start in range(0, min(len(rows), FREQUENCY_ROWS), 4096):
-                codes = store.tokens(rows[start : start + 4096], [key])[key]
-                counts += np.bincount(codes[codes >= 0], minlength=vocab_size)
+        keys = [key for key in space.keys if key in store.space]
+        chosen = rows[::step]
+        for start in range(0, len(chosen), 4096):
+            for key, codes in store.tokens(chosen[start : start + 4096], keys).items():
+                counts[key] += np.bincount(codes[codes >= 0], minlength=len(counts[key]))
     return counts
 
 

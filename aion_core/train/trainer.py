@@ -30,6 +30,7 @@ from aion_core.files import write_json
 from aion_core.model import AionModel
 from aion_core.model.files import load_weights, read_space, save_model
 from aion_core.model.flops import training_flops
+from aion_core.release import WEIGHTS
 from aion_core.train.config import TrainConfig
 from aion_core.train.data import TrainingData
 from aion_core.train.evaluation import HeldOut, conditional_loss, masked_losses, modality_loss
@@ -248,7 +249,7 @@ class Trainer:
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         state = checkpoint.state()
-        load_weights(self.model, checkpoint.folder / "model.safetensors")
+        load_weights(self.model, checkpoint.folder / WEIGHTS)
         checkpoint.load_optimizer(self.optimizer, self.model)
         self.step, self.position, self.skipped = state["step"], state["position"], state["skipped"]
         self._saved = self.step

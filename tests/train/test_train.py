@@ -44,10 +44,10 @@ def wait_for_checkpoint(process: subprocess.Popen[str], run: Path) -> None:
 
 def test_it_learns_what_can_be_known_and_nothing_else(make_store, make_config, capsys) -> None:
     make_store()
-    assert main(["train", str(make_config(steps=250)), "--json"]) == 0
+    assert main(["train", str(make_config(steps=800)), "--json"]) == 0
     held_out = {(h["target"], bool(h["given"])): h for h in json.loads(capsys.readouterr().out)["held_out"]}
     followed = held_out["test_b", True]
-    assert followed["loss"] < 0.3 * followed["entropy"]
+    assert followed["loss"] < 0.1 * followed["entropy"]
     noise = held_out["test_noise", True]
     assert noise["loss"] > 0.95 * noise["entropy"]
     assert noise["entropy"] == pytest.approx(np.log(12), abs=0.05)

@@ -1,0 +1,5 @@
+"""Checks that a plugin inherits instead of writing them: a test class names the plugin, and the rules come with it."""
+
+from aion_core.testing.specs import SpecContract
+
+__all__ = ["SpecContract"]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 _HOME = {
     "ObservationBatch": "aion_core.data.reader",
     "Reader": "aion_core.data.reader",
+    "Skipped": "aion_core.data.reader",
     "find_files": "aion_core.data.files",
     "find_reader": "aion_core.data.files",
     "sample_files": "aion_core.data.files",
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from aion_core.data.pipeline import tokenize_files as tokenize_files
     from aion_core.data.reader import ObservationBatch as ObservationBatch
     from aion_core.data.reader import Reader as Reader
+    from aion_core.data.reader import Skipped as Skipped
     from aion_core.data.store import StoreWriter as StoreWriter
     from aion_core.data.store import TokenStore as TokenStore
 

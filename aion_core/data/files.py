@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from pydantic import ValidationError
 
 from aion_core.contract import AionError, InputError, ReaderSpec
 from aion_core.plugins import Registry, import_object
 
 if TYPE_CHECKING:
     from aion_core.data.reader import Reader
+
+
+#: What a user sets for readers: ``{name of the reader: {option: value}}``.
+ReaderOptions: TypeAlias = Mapping[str, Mapping[str, Any]]
 
 
 class NotClaimedError(InputError):
@@ -57,8 +63,29 @@ def _below(folder: Path) -> Iterator[Path]:
         yield from (path for path in visible if path.is_file())
 
 
-def find_reader(path: Path | str, registry: Registry) -> tuple[ReaderSpec, Reader]:
-    """Return the one installed reader that claims a file.
+def build_reader(spec: ReaderSpec, options: ReaderOptions | None = None) -> Reader:
+    """Return the reader that a spec names, with the options given under its name.
+
+    Raises
+    ------
+    InputError
+        If the options have an unknown name or a value that does not fit.
+    """
+    cls: type[Reader] = import_object(spec.reader)
+    given = (options or {}).get(spec.name, {})
+    try:
+        return cls(cls.Options.model_validate(given)) if given else cls()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        known = ", ".join(cls.Options.model_fields) or "none"
+        raise InputError(f"[{spec.name}] {name}: {first['msg']} (options of this reader: {known}).") from None
+
+
+def find_reader(
+    path: Path | str, registry: Registry, options: ReaderOptions | None = None
+) -> tuple[ReaderSpec, Reader]:
+    """Return the one installed reader that claims a file; `options` are those of readers, by their name.
 
     Candidates are the readers one of whose patterns matches the file's name (in any letter case); which of them
     it is, their `claims` decide from the content. A reader that raises there is at fault, not the file: it is
@@ -83,7 +110,7 @@ def find_reader(path: Path | str, registry: Registry) -> tuple[ReaderSpec, Reade
     faults: list[str] = []
     for spec in candidates:
         try:
-            reader: Reader = import_object(spec.reader)()
+            reader = build_reader(spec, options)
             if reader.claims(path):
                 claimants.append((spec, reader))
         except Exception as error:

@@ -15,16 +15,29 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from aion_core.contract import InputError
+from aion_core.contract.modality import Frozen
 from aion_core.observations import Observation
 
 #: Taking a slice of a FITS table costs some 20 ms however short it is, so slices are cut from blocks of this size.
 BLOCK_BYTES = 1 << 23
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An object that could not be read while the others of its file could: what it is, and why.
+
+    `name` says where it stands (``row 3``, ``HDU B_FLUX, row 3``), `reason` is the rest of the sentence
+    (``every pixel is masked``). What an object merely lacks (a band not observed) is no reason to skip it.
+    """
+
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -40,12 +53,15 @@ class ObservationBatch:
     data
         ``{key: (observation, rows)}``: observation i of a modality belongs to object ``rows[i]``; an object that
         lacks the modality occurs in no row.
+    skipped
+        Objects of this part of the file that are not among the B, and why.
     """
 
     object_id: npt.NDArray[np.str_]
     ra: npt.NDArray[np.float64]
     dec: npt.NDArray[np.float64]
     data: Mapping[str, tuple[Observation, npt.NDArray[np.int64]]] = field(default_factory=dict)
+    skipped: tuple[Skipped, ...] = ()
 
     def __post_init__(self) -> None:
         size = len(self.object_id)
@@ -63,12 +79,35 @@ class ObservationBatch:
         return len(self.object_id)
 
 
+class NoOptions(Frozen):
+    """Options of a reader that has none."""
+
+
 class Reader(ABC):
     """Reads one kind of native file. Plugins subclass it; a `ReaderSpec` names the subclass.
 
-    Both methods raise `InputError` for a file that is damaged: one sentence with the file and, where it applies,
+    The methods raise `InputError` for a file that is damaged: one sentence with the file and, where it applies,
     the HDU or column and the row.
+
+    Attributes
+    ----------
+    Options
+        What a user may set for this reader, in the section of its name of the file given as
+        ``aion tokenize --readers FILE.toml``; every option has a default.
     """
+
+    Options: ClassVar[type[Frozen]] = NoOptions
+
+    def __init__(self, options: Frozen | None = None) -> None:
+        self.options: Any = self.Options() if options is None else options
+
+    def group(self, path: Path) -> tuple[Path, ...]:
+        """Return the files that are read together with this one, itself included (bands, catalogues beside).
+
+        The objects of the group are read under its first file, and the others, where this reader claims them, are
+        passed over. The same group is returned for each of its files that the reader claims.
+        """
+        return (path,)
 
     @abstractmethod
     def claims(self, path: Path) -> bool:

@@ -1,16 +1,16 @@
 """Initial weights: a function of the seed and the parameter's name only.
 
-So a new modality cannot shift the initial values of another, and every rank of a distributed run can draw the full
-tensor for itself and keep its shard (DESIGN section 8).
+So a new modality cannot shift the initial values of another (`aion_core.engine.initialise`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 
 import torch
 from torch import Tensor, nn
+
+from aion_core.engine.initialise import keyed_generator
 
 EMBEDDING_STD = 0.02
 
@@ -33,14 +33,10 @@ def _initial(name: str, parameter: Tensor, seed: int) -> Tensor:
         return torch.ones_like(parameter)
     # Drawn on the CPU, so that the values do not depend on the device either.
     values = torch.empty(parameter.shape, dtype=torch.float32)
-    generator = torch.Generator().manual_seed(_key(name, seed))
+    generator = keyed_generator(name, seed)
     if name == "mask_token" or ".token_emb." in name or name.endswith(".mod_emb"):
         return values.normal_(0.0, EMBEDDING_STD, generator=generator)
     stacked = 3 if ".qkv." in name else 2 if ".kv." in name else 1
     fan_out, fan_in = parameter.shape
     limit = math.sqrt(6.0 / (fan_out // stacked + fan_in))
     return values.uniform_(-limit, limit, generator=generator)
-
-
-def _key(name: str, seed: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "big") >> 1

@@ -12,22 +12,22 @@ example:
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aion_core.cli.console import add_action, print_json, print_table, progress
-from aion_core.contract import AionError, InputError
+from aion_core.contract import AionError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from aion_core.data.survey_files import SurveyFiles
     from aion_core.observations import Observation
     from aion_core.plugins import Registry
     from aion_core.tokenizers import Tokenizer, TokenizerSet
     from aion_core.tokenizers.report import Measure
 
-BATCH = 4096
 #: Objects per code below which a codebook is mostly noise: the shares of its codes scatter by a third and more.
 FEW = 10
 COLUMNS = ("key", ">objects", ">codes used", ">perplexity", ">% of V", ">R²", ">rmse", "units")
@@ -75,6 +75,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _train(args: argparse.Namespace, registry: Registry, keys: list[str] | None, bar: Progress) -> dict[str, Any]:
+    from aion_core.data.survey_files import SurveyFiles, name_some
     from aion_core.tokenizers import TokenizerSet, build_tokenizer
     from aion_core.tokenizers.base import Fittable
     from aion_core.tokenizers.sets import check_replaceable
@@ -82,7 +83,7 @@ def _train(args: argparse.Namespace, registry: Registry, keys: list[str] | None,
     if args.out.exists() and not args.overwrite:
         raise AionError(f"{args.out} exists; choose another --out, or replace that tokenizer set with --overwrite.")
     check_replaceable(args.out)
-    files = Files(args.paths, registry, keys)
+    files = SurveyFiles(args.paths, registry, keys)
     tokenizers: dict[str, Tokenizer] = {}
     left_out: dict[str, str] = {}
 
@@ -98,10 +99,10 @@ def _train(args: argparse.Namespace, registry: Registry, keys: list[str] | None,
 
     if refused := [(key, why) for key in keys or () if (why := _unfittable(registry, key)) is not None]:
         raise AionError(f"{refused[0][0]} cannot be fitted here: {refused[0][1]}.")
-    files.visit(observe, bar, "fitting")
+    visit(files, observe, bar, "fitting")
     _all_found(keys, tokenizers, args.paths)
     if not tokenizers:
-        raise AionError(f"Nothing in {_named(args.paths)} can be fitted: {_reasons(left_out)}.")
+        raise AionError(f"Nothing in {name_some(args.paths)} can be fitted: {_reasons(left_out)}.")
     order = [key for key in registry.modalities if key in tokenizers]
     for key in order:
         tokenizer = tokenizers[key]
@@ -114,80 +115,22 @@ def _train(args: argparse.Namespace, registry: Registry, keys: list[str] | None,
 
 
 def _evaluate(args: argparse.Namespace, registry: Registry, keys: list[str] | None, bar: Progress) -> dict[str, Any]:
+    from aion_core.data.survey_files import SurveyFiles, name_some
     from aion_core.tokenizers import TokenizerSet
 
     tokenizers = TokenizerSet.load(args.tokenizers, registry, keys)
-    files = Files(args.paths, registry, keys)
+    files = SurveyFiles(args.paths, registry, keys)
     measures = _measure(files, tokenizers, bar)
     _all_found(keys, measures, args.paths)
     if not measures:
-        raise AionError(f"Nothing in {_named(args.paths)} is of a modality that {args.tokenizers} has a tokenizer for.")
+        raise AionError(
+            f"Nothing in {name_some(args.paths)} is of a modality that {args.tokenizers} has a tokenizer for."
+        )
     missing = dict.fromkeys(sorted(files.seen - set(measures)), f"{args.tokenizers} has no tokenizer for it")
     return _document(tokenizers, measures, missing, files)
 
 
-class Files:
-    """The survey files below some paths, read as often as needed.
-
-    A file that is damaged, or that no installed reader reads, is left out if it was found in a folder (what was read of
-    it before the damage counts), and an error if it was named.
-    """
-
-    def __init__(self, paths: list[Path], registry: Registry, keys: list[str] | None) -> None:
-        from aion_core.data.files import NotClaimedError, find_files, find_reader
-
-        self.keys = keys
-        self.seen: set[str] = set()
-        self.skipped: list[str] = []
-        self.damaged: dict[str, str] = {}
-        self._files = []
-        self._named = named = {path for path in paths if path.is_file()}
-        for path in find_files(paths):
-            try:
-                self._files.append((path, find_reader(path, registry)[1]))
-            except NotClaimedError:
-                if path in named:
-                    raise
-                self.skipped.append(str(path))
-            except (InputError, OSError) as error:
-                self._leave_out(path, error)
-        if not self._files:
-            self.check_any_read()
-            raise AionError(f"No installed reader reads any file in {_named(paths)}; `aion plugins` lists the readers.")
-
-    def visit(self, visitor: Callable[[str, Observation], None], bar: Progress, what: str) -> None:
-        """Show every observation of a wanted modality to a visitor."""
-        task = bar.add_task(what, total=len(self._files))
-        for key, obs in self._observations(lambda: bar.advance(task)):
-            self.seen.add(key)
-            visitor(key, obs)
-        self.check_any_read()
-
-    def _observations(self, done: Callable[[], None]) -> Iterator[tuple[str, Observation]]:
-        for path, reader in self._files:
-            try:
-                for batch in reader.read(path, BATCH):
-                    for key, (obs, _) in batch.data.items():
-                        if len(obs) and (self.keys is None or key in self.keys):
-                            yield key, obs
-            except (InputError, OSError) as error:
-                self._leave_out(path, error)
-            done()
-
-    def _leave_out(self, path: Path, error: InputError | OSError) -> None:
-        if path in self._named:
-            raise error
-        text = str(error)
-        self.damaged[str(path)] = text if text.startswith(str(path)) else f"{path}: {text}"
-
-    def check_any_read(self) -> None:
-        """Raise if files are damaged, and none could be read to its end."""
-        if self.damaged and all(str(path) in self.damaged for path, _ in self._files):
-            more = f" ({len(self.damaged) - 1} more files cannot be read, too.)" if len(self.damaged) > 1 else ""
-            raise InputError(next(iter(self.damaged.values())) + more)
-
-
-def _measure(files: Files, tokenizers: TokenizerSet, bar: Progress) -> dict[str, Measure]:
+def _measure(files: SurveyFiles, tokenizers: TokenizerSet, bar: Progress) -> dict[str, Measure]:
     """Encode and decode everything that there is a tokenizer for."""
     from aion_core.tokenizers.report import measure
 
@@ -199,7 +142,7 @@ def _measure(files: Files, tokenizers: TokenizerSet, bar: Progress) -> dict[str,
             part = measure(values, decoded, tokens, tokenizers[key].spec.vocab_size)
             measures[key] = measures[key] + part if key in measures else part
 
-    files.visit(add, bar, "measuring")
+    visit(files, add, bar, "measuring")
     return {key: measures[key] for key in tokenizers if key in measures}
 
 
@@ -217,7 +160,7 @@ def _unfittable(registry: Registry, key: str) -> str | None:
 
 
 def _document(
-    tokenizers: TokenizerSet, measures: dict[str, Measure], left_out: dict[str, str], files: Files
+    tokenizers: TokenizerSet, measures: dict[str, Measure], left_out: dict[str, str], files: SurveyFiles
 ) -> dict[str, Any]:
     return {
         "modalities": {
@@ -247,14 +190,18 @@ def _row(figures: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
+def visit(files: SurveyFiles, visitor: Callable[[str, Observation], None], bar: Progress, what: str) -> None:
+    """Show every observation to a visitor, and how far it is."""
+    task = bar.add_task(what, total=len(files))
+    files.visit(visitor, lambda: bar.advance(task))
+
+
 def _all_found(keys: list[str] | None, found: Any, paths: list[Path]) -> None:
+    from aion_core.data.survey_files import name_some
+
     if missing := [key for key in keys or () if key not in found]:
-        raise AionError(f"No object in {_named(paths)} has {missing[0]}.")
+        raise AionError(f"No object in {name_some(paths)} has {missing[0]}.")
 
 
 def _reasons(left_out: dict[str, str]) -> str:
     return "; ".join(f"{key}: {why}" for key, why in left_out.items()) or "no object has a modality with a tokenizer"
-
-
-def _named(paths: list[Path]) -> str:
-    return ", ".join(map(str, paths[:3])) + (" …" if len(paths) > 3 else "")

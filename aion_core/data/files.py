@@ -24,7 +24,11 @@ ReaderOptions: TypeAlias = Mapping[str, Mapping[str, Any]]
 
 
 class NotClaimedError(InputError):
-    """No installed reader reads this file."""
+    """No installed reader reads this file.
+
+    A reader whose `claims` raises it knows the file, and says why there is nothing in it to read and what to use
+    instead; the sentence begins with the path.
+    """
 
 
 def find_files(paths: Iterable[Path | str]) -> list[Path]:
@@ -107,16 +111,19 @@ def find_reader(
         kind = InputError if candidates else NotClaimedError
         raise kind(f"{path}: the file is empty (0 bytes); fetch it again.")
     claimants: list[tuple[ReaderSpec, Reader]] = []
+    refusals: list[str] = []
     faults: list[str] = []
     for spec in candidates:
         try:
             reader = build_reader(spec, options)
             if reader.claims(path):
                 claimants.append((spec, reader))
+        except NotClaimedError as error:
+            refusals.append(str(error))
         except Exception as error:
             faults.append(_fault(spec, registry, error))
     if not claimants:
-        raise NotClaimedError(_nobody(path, candidates, faults, registry))
+        raise NotClaimedError(" ".join(refusals) or _nobody(path, candidates, faults, registry))
     for fault in faults:
         warnings.warn(fault, RuntimeWarning, stacklevel=2)
     if len(claimants) > 1:

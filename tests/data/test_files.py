@@ -42,6 +42,11 @@ class Broken(HeadReader):
         raise RuntimeError("its author forgot something")
 
 
+class Knowing(HeadReader):
+    def claims(self, path: Path) -> bool:
+        raise NotClaimedError(f"{path}: this is a log; give the table that it belongs to.")
+
+
 def spec(name: str, *patterns: str, reader: str | None = None, samples: tuple[str, ...] = ()) -> ReaderSpec:
     sys.modules.setdefault("readers_of_test_files", sys.modules[__name__])
     path = reader or f"readers_of_test_files:{name.capitalize()}"
@@ -135,6 +140,13 @@ def test_a_faulty_reader_is_named_and_harms_no_other(folder: Path, reader: str |
     with pytest.warns(RuntimeWarning, match=r"broken of aion-tok-demo 1\.2 is at fault"):
         found, _ = find_reader(folder / "a.txt", registry(broken, spec("alpha", "*.txt")))
     assert found.name == "alpha"
+
+
+def test_a_reader_may_say_why_there_is_nothing_to_read(folder: Path) -> None:
+    knowing = spec("knowing", "*.txt")
+    with pytest.raises(NotClaimedError, match=r"a\.txt: this is a log; give the table that it belongs to\.$"):
+        find_reader(folder / "a.txt", registry(knowing, spec("demo", "*.dat")))
+    assert find_reader(folder / "a.txt", registry(knowing, spec("alpha", "*.txt")))[0].name == "alpha"
 
 
 def test_samples_are_found_where_their_package_is_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ modalities may share one; then it is saved once, and each has its own fingerprin
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import numpy.typing as npt
 import torch
@@ -31,6 +31,9 @@ from aion_core.release import (
     write_artifact,
 )
 
+#: Arithmetic of encoding: float32 is exact (the release's tokens), bfloat16 trades a share of the tokens for speed.
+Precision = Literal["float32", "bfloat16"]
+
 
 class Tokenizer(nn.Module, ABC):
     """Codes for one modality.
@@ -46,14 +49,42 @@ class Tokenizer(nn.Module, ABC):
         The class that it encodes.
     preprocessing_version
         Raised by hand when a change of the code changes what reaches the quantizer, and with it the fingerprint.
+    precisions
+        In which arithmetic the class can encode: float32 first.
+    batch
+        How many objects are encoded at a time, so that memory does not grow with the observation; None: all.
     """
 
     preprocessing_version: ClassVar[int] = 1
     observation: ClassVar[type[Observation]] = Observation
+    precisions: ClassVar[tuple[Precision, ...]] = ("float32",)
+    batch: int | None = None
 
     def __init__(self, spec: ModalitySpec) -> None:
         super().__init__()
         self.spec = spec
+        self._precision: Precision = "float32"
+
+    @property
+    def precision(self) -> Precision:
+        """Arithmetic of `encode`.
+
+        It is no part of the fingerprint: both give codes of the same codebook, which agree but for those that lie at
+        the border between two. Whoever writes tokens records it beside them.
+        """
+        return self._precision
+
+    @precision.setter
+    def precision(self, precision: Precision) -> None:
+        if precision not in self.precisions:
+            known = " or ".join(repr(p) for p in self.precisions)
+            raise InputError(f"{self.spec.key} encodes in {known}, not in {precision!r}.")
+        self._precision = precision
+
+    def fast(self) -> Self:
+        """Encode in bfloat16 from now on, where the class can; ``tokenizer.precision = "float32"`` goes back."""
+        self.precision = self.precisions[-1]
+        return self
 
     @torch.no_grad()
     def encode(self, obs: Observation) -> Tensor:
@@ -70,7 +101,10 @@ class Tokenizer(nn.Module, ABC):
             If the tokenizer has not been fitted.
         """
         with _evaluating(self):
-            return self._encode(self.accept(obs))
+            if self.batch is None or not isinstance(obs, self.observation) or len(obs) <= self.batch:
+                return self._encode(self.accept(obs))
+            parts = (obs[i : i + self.batch] for i in range(0, len(obs), self.batch))
+            return torch.cat([self._encode(self.accept(part)) for part in parts])
 
     @torch.no_grad()
     def decode(self, tokens: Tensor | npt.ArrayLike, **context: Any) -> Observation:
@@ -90,6 +124,34 @@ class Tokenizer(nn.Module, ABC):
     @abstractmethod
     def loss(self, *observations: Observation) -> dict[str, Tensor]:
         """Return the terms of the reconstruction loss by name, each averaged over the objects given."""
+
+    @classmethod
+    def build(cls, specs: Sequence[ModalitySpec], seed: int = 0, **config: Any) -> tuple[Self, ...]:
+        """Return untrained tokenizers of several modalities that share one artifact, for training by gradients.
+
+        Initial weights are a function of the seed and of each parameter's name; `config` overrides the settings that
+        the specs declare. Bands and ranges are the union of those that the specs declare.
+
+        Raises
+        ------
+        AionError
+            If the class is not trained by gradients, or the specs do not fit together.
+        """
+        raise AionError(f"{cls.__name__} is fitted in one pass over the data, not trained by gradients.")
+
+    def trainable_parameters(self, only_new: bool = False) -> dict[str, nn.Parameter]:
+        """Return what an optimiser is to be given, by name; of a tokenizer that has grown, the new part on request.
+
+        Training the new part alone leaves the tokens and fingerprints of everything older as they are.
+
+        Raises
+        ------
+        AionError
+            If only the new part is asked for, and nothing has been added.
+        """
+        if only_new:
+            raise AionError(f"{self.spec.key} has nothing new to train alone: it has not been grown.")
+        return dict(self.named_parameters())
 
     def reconstruct(self, obs: Observation) -> tuple[Tensor, Tensor, Tensor]:
         """Return the codes of an observation, its numbers, and what the codes decode to: the last two of one shape.

@@ -1,10 +1,15 @@
-"""What the trainings of tokenizers and of the model share: optimiser, schedule, checkpoints, metrics, signals."""
+"""What the trainings of tokenizers and of the model share: optimiser, schedule, checkpoints, metrics, ranks."""
 
+from aion_core.engine.average import WeightAverage
 from aion_core.engine.checkpoint import Checkpoint, Checkpoints
+from aion_core.engine.device import autocast, choose_device, peak_memory
+from aion_core.engine.distributed import World, open_world
 from aion_core.engine.metrics import MetricsLog
 from aion_core.engine.optimizer import build_optimizer, learning_rate, set_learning_rate
-from aion_core.engine.settings import CheckpointSettings, OptimizerSettings
+from aion_core.engine.settings import CheckpointSettings, OptimizerSettings, RunSettings, Settings
 from aion_core.engine.signals import StopFlag
+from aion_core.engine.skipping import SkipRule
+from aion_core.engine.toml import differences
 
 __all__ = [
     "Checkpoint",
@@ -12,8 +17,18 @@ __all__ = [
     "Checkpoints",
     "MetricsLog",
     "OptimizerSettings",
+    "RunSettings",
+    "Settings",
+    "SkipRule",
     "StopFlag",
+    "WeightAverage",
+    "World",
+    "autocast",
     "build_optimizer",
+    "choose_device",
+    "differences",
     "learning_rate",
+    "open_world",
+    "peak_memory",
     "set_learning_rate",
 ]

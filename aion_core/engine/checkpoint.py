@@ -48,10 +48,10 @@ class Checkpoint:
         for path, tensor in tensors.items():
             name, _, entry = path.rpartition("/")
             entries.setdefault(name, {})[entry] = tensor
-        names = {name for name, _ in model.named_parameters()}
-        if differing := sorted(names ^ set(entries)):
+        trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        if differing := sorted(set(trained) ^ set(entries)):
             raise InputError(f"{self.folder / OPTIMIZER} and the model disagree on {differing[0]}; it is damaged.")
-        for name, parameter in model.named_parameters():
+        for name, parameter in trained.items():
             optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in entries[name].items()}
 
 

@@ -12,20 +12,22 @@ from aion_core.files import replacing
 
 
 class MetricsLog:
-    """``metrics.jsonl`` of a run. Every line has a ``kind`` and a ``step``."""
+    """``metrics.jsonl`` of a run. Every line has a ``kind`` and a ``step``; a `silent` log only reads."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, silent: bool = False) -> None:
+        self.path, self.silent = path, silent
 
     def resume_at(self, step: int) -> None:
         """Drop the lines of steps that a resumed run will do again (those after `step`), and any torn last line."""
-        if self.path.exists():
+        if self.path.exists() and not self.silent:
             kept = [line for line in self.read() if line["step"] <= step]
             with replacing(self.path) as temporary:
                 temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """Append one line and hand it to the operating system."""
+        if self.silent:
+            return
         with self.path.open("a") as file:
             file.write(json.dumps(_finite({"kind": kind, "step": step, **values}), allow_nan=False) + "\n")
 

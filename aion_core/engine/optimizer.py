@@ -46,8 +46,10 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def learning_rate(step: int, settings: OptimizerSettings) -> float:
-    """Return the learning rate of step 0 … steps−1: linear warm-up, then half a cosine down to `final_lr`."""
+    """Return the learning rate of step 0 … steps−1: linear warm-up, then constant, or half a cosine to `final_lr`."""
     if step < settings.warmup_steps:
         return settings.lr * (step + 1) / (settings.warmup_steps + 1)
+    if settings.schedule == "constant":
+        return settings.lr
     done = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
     return settings.final_lr + (settings.lr - settings.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from pathlib import Path
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -17,11 +18,15 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerSettings(Settings):
-    """AdamW with linear warm-up and cosine decay; defaults are the paper's (REFERENCE section 3)."""
+    """AdamW with linear warm-up, then a schedule; defaults are the paper's for the model (REFERENCE section 3).
+
+    Without weight decay, AdamW is Adam.
+    """
 
     lr: float = Field(default=2e-4, gt=0, description="peak learning rate")
     embedding_lr: float = Field(default=1.0, gt=0, description="rate of token embeddings, in units of lr")
-    final_lr: float = Field(default=0.0, ge=0, description="learning rate at the last step")
+    schedule: Literal["cosine", "constant"] = Field(default="cosine", description="after the warm-up")
+    final_lr: float = Field(default=0.0, ge=0, description="learning rate at the last step of a cosine")
     betas: tuple[Beta, Beta] = (0.9, 0.95)
     eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.05, ge=0, description="of weight matrices; embeddings and norms have none")
@@ -35,6 +40,16 @@ class OptimizerSettings(Settings):
         if self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps {self.warmup_steps} must be below steps {self.steps}")
         return self
+
+
+class RunSettings(Settings):
+    """Where the run lives, and what it runs on."""
+
+    folder: Path
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1 …")
+    precision: Literal["bf16", "fp32"] = "bf16"
+    log_every: int = Field(default=10, ge=1, description="steps between lines of metrics.jsonl")
 
 
 class CheckpointSettings(Settings):

@@ -1,32 +1,19 @@
-"""The configuration of a training run: TOML in, frozen and validated once.
-
-TOML, because YAML reads ``1e-4`` as a string.
-"""
+"""The configuration of a training run: TOML in, frozen and validated once."""
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from aion_core.contract import AionError, did_you_mean
+from aion_core.contract import did_you_mean
 from aion_core.data.masking import MaskingConfig
 from aion_core.data.split import SplitConfig
-from aion_core.engine.settings import CheckpointSettings, OptimizerSettings, Settings
+from aion_core.engine import toml
+from aion_core.engine.settings import CheckpointSettings, OptimizerSettings, RunSettings, Settings
 from aion_core.model.config import PRESETS, AionConfig
-
-
-class RunSettings(Settings):
-    """Where the run lives, and what it runs on."""
-
-    folder: Path
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1 …")
-    precision: Literal["bf16", "fp32"] = "bf16"
-    log_every: int = Field(default=10, ge=1, description="steps between lines of metrics.jsonl")
 
 
 class Source(Settings):
@@ -68,7 +55,7 @@ class ModelSettings(Settings):
         try:
             self.build()
         except ValidationError as error:
-            raise ValueError(_sentence(error, AionConfig).removesuffix(".")) from None
+            raise ValueError(toml.sentence(error, AionConfig).removesuffix(".")) from None
         return self
 
     def build(self) -> AionConfig:
@@ -130,14 +117,8 @@ class TrainConfig(Settings):
     @classmethod
     def from_toml(cls, path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
         """Read a TOML file and apply overrides such as ``optimizer.lr=1e-4``; relative paths are the caller's."""
-        try:
-            values = tomllib.loads(Path(path).read_text())
-        except (OSError, UnicodeDecodeError) as error:
-            raise AionError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
-        except tomllib.TOMLDecodeError as error:
-            raise AionError(f"{path} is not valid TOML: {error}.") from None
-        for override in overrides:
-            _set(values, override)
+        values = toml.read_toml(path)
+        toml.override(values, overrides)
         return cls.parse(values, str(path))
 
     def accepting(self, keys: Sequence[str]) -> TrainConfig:
@@ -148,55 +129,4 @@ class TrainConfig(Settings):
     @classmethod
     def parse(cls, values: Any, where: str = "the configuration") -> TrainConfig:
         """Validate a dictionary; the first fault is an `AionError` of one sentence."""
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise AionError(f"{where}: {_sentence(error, cls)}") from None
-
-
-def _set(values: dict[str, Any], override: str) -> None:
-    """Apply ``a.b=value``; the value is TOML, or a bare word taken as a string."""
-    path, equals, text = override.partition("=")
-    names = path.strip().split(".")
-    if not equals or not all(names):
-        raise AionError(f"--set {override!r}: expected NAME.NAME=VALUE, for example optimizer.lr=1e-4.")
-    try:
-        value = tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    for name in names[:-1]:
-        inner = values.setdefault(name, {})
-        if not isinstance(inner, dict):
-            raise AionError(f"--set {override!r}: {name} is not a section.")
-        values = inner
-    values[names[-1]] = value
-
-
-def _sentence(error: ValidationError, root: type[BaseModel]) -> str:
-    # A misspelt name makes the right one missing as well: the misspelling is what the user can see.
-    first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-    place = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        known = _fields_at(root, first["loc"][:-1])
-        return f"there is no setting {place!r}.{did_you_mean(str(first['loc'][-1]), known)}"
-    if first["type"] == "missing":
-        return f"the setting {place!r} is missing."
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error":  # one of ours, which says what was found
-        return f"{place}: {message}."
-    return f"{place}: {message} (found {str(first['input'])[:60]!r})."
-
-
-def _fields_at(root: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """Names of the settings in the section that `path` leads to."""
-    model: Any = root
-    for part in path:
-        if isinstance(part, int):
-            continue
-        annotation = model.model_fields[part].annotation
-        model = next(
-            (a for a in (annotation, *getattr(annotation, "__args__", ())) if hasattr(a, "model_fields")), None
-        )
-        if model is None:
-            return []
-    return list(model.model_fields)
+        return toml.parse(cls, values, where)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,9 +21,14 @@ from aion_core.engine import (
     Checkpoint,
     Checkpoints,
     MetricsLog,
+    SkipRule,
     StopFlag,
+    autocast,
     build_optimizer,
+    choose_device,
+    differences,
     learning_rate,
+    peak_memory,
     set_learning_rate,
 )
 from aion_core.files import write_json
@@ -81,7 +86,7 @@ class Trainer:
         self.config = config
         self.on_step = on_step
         self.folder = config.run.folder
-        self.device = _device(config.run.device)
+        self.device = choose_device(config.run.device)
         self.data = TrainingData(config.data, config.masking, config.run.seed)
         self.checkpoints = Checkpoints(self.folder / "checkpoints")
         self.metrics = MetricsLog(self.folder / "metrics.jsonl")
@@ -93,7 +98,8 @@ class Trainer:
         self.model = AionModel(config.model.build(), self.data.space, config.run.seed).to(self.device)
         self.optimizer = build_optimizer(self.model, config.optimizer, _decays, _is_embedding)
         self.weights = self._loss_weights()
-        self.step, self.skipped = 0, 0
+        self.skips = SkipRule(config.optimizer.max_skipped, self.metrics)
+        self.step = 0
         self._saved = 0
         self.position = Position(epoch=0, index=0, seed=config.run.seed)
         if latest:
@@ -141,26 +147,14 @@ class Trainer:
             sums += part.detach()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm or math.inf)
         loss = float(modality_loss(sums, counts, self.weights, self.config.loss.by))
-        if math.isfinite(loss) and math.isfinite(float(norm)):
+        if self.skips.allows(self.step + 1, loss, float(norm), partial(self._names, micro)):
             self.optimizer.step()
-            self.skipped = 0
-        else:
-            self._skip(micro, loss, float(norm))
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self._report(micro, counts, sums, loss, float(norm), lr, waited, perf_counter() - started)
 
-    def _skip(self, micro: list[TokenBatch], loss: float, norm: float) -> None:
-        """Leave the parameters alone, write down the samples, and give up after too many in a row."""
-        self.skipped += 1
-        samples = self.data.object_names([int(i) for batch in micro for i in batch.index])
-        self.metrics.write("skipped", self.step + 1, {"loss": str(loss), "grad_norm": str(norm), "samples": samples})
-        if self.skipped >= self.config.optimizer.max_skipped:
-            raise AionError(
-                f"{self.skipped} steps in a row had a non-finite loss or gradient (step {self.step + 1}); the samples "
-                f"are in {self.metrics.path}. Lower optimizer.lr, or leave those samples out; the last checkpoint is "
-                "untouched."
-            )
+    def _names(self, micro: list[TokenBatch]) -> list[str]:
+        return self.data.object_names([int(i) for batch in micro for i in batch.index])
 
     def _report(
         self,
@@ -196,7 +190,7 @@ class Trainer:
             "tokens_per_second": rate,
             "flops_per_second": flops * samples / (waited + seconds),
             "data_wait": waited / (waited + seconds),
-            "peak_memory_bytes": _peak_memory(self.device),
+            "peak_memory_bytes": peak_memory(self.device),
         }
         self.metrics.write("train", self.step, values)
 
@@ -225,12 +219,9 @@ class Trainer:
         lines = [line for line in self.metrics.read() if line["kind"] == "evaluation" and line["step"] == self.step]
         return tuple(HeldOut.fromdict(found) for found in lines[-1]["held_out"]) if lines else None
 
-    @property
-    def autocast(self) -> Callable[[], Any]:
-        """The precision of forward passes: bf16 over float32 parameters, or float32 throughout."""
-        if self.config.run.precision == "bf16":
-            return partial(torch.autocast, self.device.type, dtype=torch.bfloat16)
-        return nullcontext
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the precision of forward passes."""
+        return autocast(self.device, self.config.run.precision)
 
     # -- state -----------------------------------------------------------------------------------------------------
 
@@ -239,7 +230,7 @@ class Trainer:
         state = {
             "step": self.step,
             "position": self.position,
-            "skipped": self.skipped,
+            "skipped": self.skips.in_a_row,
             "config": self._config_json(),
         }
         write_model, keep = partial(save_model, self.model), self.config.checkpoint.keep
@@ -251,7 +242,7 @@ class Trainer:
         state = checkpoint.state()
         load_weights(self.model, checkpoint.folder / WEIGHTS)
         checkpoint.load_optimizer(self.optimizer, self.model)
-        self.step, self.position, self.skipped = state["step"], state["position"], state["skipped"]
+        self.step, self.position, self.skips.in_a_row = state["step"], state["position"], state["skipped"]
         self._saved = self.step
 
     def _check_resumable(self, checkpoint: Checkpoint) -> None:
@@ -264,7 +255,7 @@ class Trainer:
                 f"{checkpoint.folder} was trained on other modalities than these stores have ({', '.join(changed)}). "
                 "Name those to train on in data.modalities, or start a new run with --set run.folder=…"
             )
-        differing = _differences(checkpoint.state()["config"], self._config_json())
+        differing = differences(checkpoint.state()["config"], self._config_json(), FREE_TO_CHANGE)
         if differing:
             raise AionError(
                 f"{self.folder} holds a run with other settings ({'; '.join(differing)}). Continue it with its own "
@@ -295,41 +286,3 @@ def _decays(name: str, parameter: Tensor) -> bool:
 
 def _is_embedding(name: str) -> bool:
     return ".token_emb." in name
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise AionError(f"run.device is {name!r}; expected auto, cpu, or cuda.")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise AionError(f"run.device is {name!r}, but this machine has no usable GPU.")
-    return device
-
-
-def _peak_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any], path: str = "") -> list[str]:
-    """Settings that differ, as ``a.b: old → new``, leaving out those that may."""
-    found = []
-    for name in sorted(set(old) | set(new)):
-        here = f"{path}{name}"
-        a, b = old.get(name), new.get(name)
-        if here in FREE_TO_CHANGE or a == b:
-            continue
-        found += (
-            _differences(a, b, f"{here}.") if isinstance(a, dict) and isinstance(b, dict) else [f"{here}: {a} → {b}"]
-        )
-    return found

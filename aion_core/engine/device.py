@@ -1,0 +1,42 @@
+"""What a training runs on: the device, the precision of its forward passes, and the memory that it took."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from aion_core.contract import AionError
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of a name: auto, cpu, cuda, cuda:1 …; under torchrun, each process has a GPU of its own."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise AionError(f"run.device is {name!r}; expected auto, cpu, or cuda.")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise AionError(f"run.device is {name!r}, but this machine has no usable GPU.")
+    if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    return device
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """Return the precision of forward passes: bf16 over float32 parameters, or float32 throughout."""
+    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most bytes that were in use: of the GPU, or of this process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -126,7 +126,7 @@ class FitsFile:
             return _columns(self._headers[place])
 
     def rows(
-        self, names: Collection[str], batch_size: int, hdu: HDU | None = None
+        self, names: Collection[str], batch_size: int, hdu: HDU | None = None, first: int = 0, last: int | None = None
     ) -> Iterator[dict[str, npt.NDArray[Any]]]:
         """Yield some columns of a table, a slice of its rows at a time.
 
@@ -138,6 +138,8 @@ class FitsFile:
             Rows of a slice; the last one may be shorter.
         hdu
             The table; by default the first one.
+        first, last
+            The rows wanted, counted from 0, the last one excluded; by default all.
 
         Yields
         ------
@@ -151,8 +153,9 @@ class FitsFile:
             present = {low: name for low, name in self.columns(place).items() if low in names}
             width = max(1, self._headers[place]["NAXIS1"])
             size = max(batch_size, BLOCK_BYTES // width // batch_size * batch_size)
-            for block in range(0, self._headers[place]["NAXIS2"], size):
-                rows = table.data[block : block + size]
+            end = self._headers[place]["NAXIS2"] if last is None else min(last, self._headers[place]["NAXIS2"])
+            for block in range(first, end, size):
+                rows = table.data[block : min(block + size, end)]
                 columns = {low: native(rows[name]) for low, name in present.items()}
                 for start in range(0, len(rows), batch_size):
                     yield {low: column[start : start + batch_size] for low, column in columns.items()}

@@ -89,10 +89,12 @@ def open_fits(path: Path) -> Iterator[FitsFile]:
         headers = _whole(path, plain)
         with _damage(path):
             hdus = fits.open(plain, mode="readonly", memmap=True)
+            images = fits.open(plain, mode="readonly", memmap=False)  # astropy maps no scaled or unsigned integers
         try:
-            yield FitsFile(path, hdus, headers)
+            yield FitsFile(path, hdus, images, headers)
         finally:
             hdus.close()
+            images.close()
 
 
 class FitsFile:
@@ -106,8 +108,8 @@ class FitsFile:
         ``EXTNAME`` of each HDU in capitals; ``PRIMARY`` or empty where there is none.
     """
 
-    def __init__(self, path: Path, hdus: Any, headers: list[Header]) -> None:
-        self.path, self._hdus, self._headers = path, hdus, headers
+    def __init__(self, path: Path, hdus: Any, images: Any, headers: list[Header]) -> None:
+        self.path, self._hdus, self._images, self._headers = path, hdus, images, headers
         self.names = tuple(_name(header, place) for place, header in enumerate(headers))
 
     def __contains__(self, hdu: object) -> bool:
@@ -171,7 +173,7 @@ class FitsFile:
         if not _is_image(self._headers[place]):
             raise InputError(f"{self.path}: HDU {hdu} holds no image; the file has {self._listed()}.")
         with _damage(self.path, hdu):
-            return FitsImage(self.path, hdu, self._hdus[place])
+            return FitsImage(self.path, hdu, self._images[place])
 
     def _table(self, hdu: HDU | None) -> int:
         place = None if hdu is None else self._place(hdu)

@@ -8,6 +8,8 @@ from aion_tok_legacy.specs import MODALITIES
 
 api_version = 1
 
+SCALARS = tuple(spec.key for spec in MODALITIES if spec.kind == "scalar")
+
 
 @hookimpl
 def aion_modalities() -> list[ModalitySpec]:
@@ -22,6 +24,6 @@ def aion_readers() -> list[ReaderSpec]:
             title="Legacy Surveys catalogues: sweep, tractor and target files",
             patterns=("*.fits", "*.fits.gz"),
             reader="aion_tok_legacy.reader:CatalogueReader",
-            modalities=tuple(spec.key for spec in MODALITIES if spec.kind == "scalar"),
+            modalities=(*SCALARS, "catalog_sources"),
         ),
     ]

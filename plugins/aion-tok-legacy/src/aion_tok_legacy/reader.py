@@ -1,4 +1,4 @@
-"""Catalogue rows of the Legacy Surveys as observations: sweep, tractor and target files.
+"""Catalogue rows of the Legacy Surveys as observations: sweep, tractor and target files of all releases.
 
 Fluxes are the catalogue's total fluxes in nanomaggies, not corrected for Galactic extinction (``EBV`` is a modality of
 its own). What is not measured is absent: a column that the file lacks, a value that is not finite, a band in which the
@@ -7,7 +7,7 @@ object was not observed. What the catalogue repeats from other surveys (Gaia) is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from aion_core.contract import InputError
-from aion_core.data.reader import ObservationBatch, Reader, fits_columns, fits_rows
-from aion_core.observations import Scalar
+from aion_core.contract.modality import Frozen
+from aion_core.data.fits import FitsFile, fits_columns, open_fits
+from aion_core.data.reader import ObservationBatch, Reader, Skipped
+from aion_core.observations import Observation, Scalar
+from aion_tok_legacy.sources import Surroundings
 
-Columns = dict[str, npt.NDArray[Any]]
+Columns = Mapping[str, npt.NDArray[Any]]
 
 BANDS = ("g", "r", "i", "z", "w1", "w2", "w3", "w4")
 AXES = ("r", "e1", "e2")
@@ -30,45 +33,107 @@ DEVAUCOULEURS, EXPONENTIAL, COMPOSITE = {"DEV"}, {"EXP", "REX", "SIMP"}, "COMP"
 #: Target files call two columns by other names.
 ALIASES = {"type": "morphtype", "objid": "brick_objid"}
 
+#: Up to DR5, the bands of a camera lie in one array column: the prefix, and the band of each element.
+ARRAYS = {"decam": ("u", "g", "r", "i", "z", "y"), "wise": ("w1", "w2", "w3", "w4")}
+QUANTITIES = ("flux", "flux_ivar", "nobs")
+
 _SHAPES = {f"{model}_{axis}" for model in ("shape", "shapedev", "shapeexp") for axis in AXES}
-_PER_BAND = {f"{what}_{band}" for what in ("flux", "flux_ivar", "nobs") for band in BANDS}
-WANTED = {"ra", "dec", "release", "brickid", "objid", "ebv", "type", "fracdev", *ALIASES.values(), *_SHAPES, *_PER_BAND}
+_PER_BAND = {f"{what}_{band}" for what in QUANTITIES for band in BANDS}
+_PER_CAMERA = {f"{camera}_{what}" for what in QUANTITIES for camera in ARRAYS}
+_IDENTITY = {"ra", "dec", "release", "brickid", "objid", "brick_primary"}
+WANTED = {*_IDENTITY, "ebv", "type", "fracdev", *ALIASES.values(), *_SHAPES, *_PER_BAND, *_PER_CAMERA}
+#: What the lists of sources are made of.
+SOURCES = {"ra", "dec", "type", "fracdev", *_SHAPES}
+
+
+class CatalogueOptions(Frozen):
+    """Options of the catalogue reader."""
+
+    #: Whether sweep and tractor files are whole, so that they hold all the neighbours of their objects.
+    whole: bool = True
 
 
 class CatalogueReader(Reader):
-    """Reads the first table of sweep, tractor and target files with a flux column for each band, FITS, streamed.
+    """Reads the first table of sweep, tractor and target files, FITS, streamed.
 
-    Early releases keep all bands in one array column (``decam_flux``) and are not claimed. All rows are yielded, also
-    those of a tractor file that ``BRICK_PRIMARY`` says belong to a neighbouring brick.
+    Rows of a tractor file that ``BRICK_PRIMARY`` says are another brick's are skipped: they are in its file again. As
+    neighbours they count.
     """
 
+    Options = CatalogueOptions
+
     def claims(self, path: Path) -> bool:
-        """Whether the table has a position, the Legacy Surveys' release number, and the flux in some band."""
-        names = fits_columns(path) or {}
-        return {"ra", "dec", "release"} <= names.keys() and any(f"flux_{band}" in names for band in BANDS)
+        """Whether the table has a position, the Legacy Surveys' numbers, and the flux in some band."""
+        names = (fits_columns(path) or {}).keys()
+        if not {"ra", "dec"} <= names:
+            return False
+        return ("release" in names and bool(names & {f"flux_{b}" for b in BANDS})) or names >= {"brickid", "decam_flux"}
 
     def read(self, path: Path, batch_size: int) -> Iterator[ObservationBatch]:
-        first = 0
-        for columns in fits_rows(path, WANTED, batch_size):
-            for name, alias in ALIASES.items():
-                if alias in columns:
-                    columns.setdefault(name, columns[alias])
-            yield _observed(columns, path, first)
-            first += len(columns["ra"])
+        with open_fits(path) as file:
+            surroundings = self._surroundings(file)
+            first = 0
+            for columns in file.rows(WANTED, batch_size):
+                yield observed(columns, path, first, surroundings)
+                first += len(columns["ra"])
+
+    def _surroundings(self, file: FitsFile) -> Surroundings | None:
+        """Return what finds the sources around objects; None where the file does not hold all of them."""
+        names = file.columns().keys()
+        of_targets = any(name.endswith("_target") for name in names)
+        if not self.options.whole or of_targets or not names >= {"brickid", "objid", "type"}:
+            return None
+        return Surroundings(file, SOURCES, lambda columns: _of_sources(columns, file.path))
 
 
-def _observed(columns: Columns, path: Path, first: int) -> ObservationBatch:
-    """Return the observations of a slice of rows, the first of which is row `first` (from 0) of the file."""
+def observed(
+    columns: Columns, path: Path, first: int, surroundings: Surroundings | None = None, all_rows: bool = False
+) -> ObservationBatch:
+    """Return the observations of a slice of rows, the first of which is row `first` (from 0) of the file.
+
+    Without `all_rows`, those of other bricks are skipped.
+    """
+    columns = _spelt_as_now(columns)
+    primary = columns.get("brick_primary", np.full(len(columns["ra"]), True)).astype(bool) | all_rows
+    skipped = tuple(
+        Skipped(f"row {first + row}", "BRICK_PRIMARY says that it belongs to another brick, whose file has it")
+        for row in np.flatnonzero(~primary)
+    )
+    identifiers = _identifiers(columns, path, first)[primary]
+    columns = {name: column[primary] for name, column in columns.items()}
     values = {f"legacy_flux_{b}": _flux(columns, b, path) for b in BANDS if f"flux_{b}" in columns}
     if "ebv" in columns:
         values["legacy_ebv"] = _numbers(columns, "ebv", path)
     values |= {f"legacy_shape_{axis}": shape for axis, shape in _shapes(columns, path).items()}
-    data = {}
+    data: dict[str, tuple[Observation, npt.NDArray[np.int64]]] = {}
     for key, value in values.items():
         rows = np.flatnonzero(np.isfinite(value))
         data[key] = (Scalar(value[rows]), rows)
     ra, dec = (_numbers(columns, name, path) for name in ("ra", "dec"))
-    return ObservationBatch(_identifiers(columns, path, first), ra, dec, data)
+    if surroundings is not None:
+        data["catalog_sources"] = surroundings(ra, dec, columns["brickid"].astype(np.int64))
+    return ObservationBatch(identifiers, ra, dec, data, skipped)
+
+
+def _spelt_as_now(columns: Columns) -> Columns:
+    """Return the columns under the names that recent releases use, one column for each band."""
+    columns = dict(columns)
+    for name, alias in ALIASES.items():
+        if alias in columns:
+            columns.setdefault(name, columns[alias])
+    for camera, bands in ARRAYS.items():
+        for what in QUANTITIES:
+            array = columns.pop(f"{camera}_{what}", None)
+            if array is not None and array.ndim == 2:
+                columns |= {f"{what}_{band}": array[:, i] for i, band in enumerate(bands[: array.shape[1]])}
+    return columns
+
+
+def _of_sources(columns: Columns, path: Path) -> npt.NDArray[np.float64]:
+    """Return e1, e2 and radius of each row, ``[rows, 3]``; NaN where no model was fitted."""
+    shapes = _shapes(columns, path)
+    none = np.full(len(columns["ra"]), np.nan)
+    return np.stack([shapes.get(axis, none) for axis in ("e1", "e2", "r")], 1)
 
 
 def _numbers(columns: Columns, name: str, path: Path) -> npt.NDArray[np.float64]:
@@ -81,9 +146,13 @@ def _numbers(columns: Columns, name: str, path: Path) -> npt.NDArray[np.float64]
 
 
 def _identifiers(columns: Columns, path: Path, first: int) -> npt.NDArray[np.str_]:
-    """Return ``RELEASE-BRICKID-OBJID``, which is unique in all releases, else ``<file stem>-<row from 0>``."""
-    parts = [columns.get(name) for name in ("release", "brickid", "objid")]
-    if all(part is not None and part.dtype.kind in "iu" for part in parts):
+    """Return ``RELEASE-BRICKID-OBJID``, which is unique in all releases, else ``<file stem>-<row from 0>``.
+
+    Before DR4 there is no number of the release: ``BRICKID-OBJID``, unique within one of them.
+    """
+    names = [name for name in ("release", "brickid", "objid") if name in columns]
+    parts = [columns[name] for name in names]
+    if names[-2:] == ["brickid", "objid"] and all(part.dtype.kind in "iu" for part in parts):
         return np.array(["-".join(map(str, row)) for row in zip(*parts, strict=True)], dtype=str)
     stem = path.name.partition(".fits")[0]
     return np.array([f"{stem}-{first + i}" for i in range(len(columns["ra"]))], dtype=str)

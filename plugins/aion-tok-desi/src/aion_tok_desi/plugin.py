@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aion_core.contract import ModalitySpec, ReaderSpec
+from aion_core.contract import ModalitySpec, ReaderSpec, SimulatorSpec
 from aion_core.plugins import hookimpl
 from aion_tok_desi.specs import MODALITIES
 
@@ -42,4 +42,15 @@ def aion_readers() -> list[ReaderSpec]:
                 )
             ),
         ),
+    ]
+
+
+@hookimpl
+def aion_simulators() -> list[SimulatorSpec]:
+    return [
+        SimulatorSpec(
+            name="desi",
+            modalities=(*(spec.key for spec in MODALITIES), "catalog_redshift"),
+            simulator="aion_tok_desi.simulator:CoaddSimulator",
+        )
     ]

@@ -23,7 +23,7 @@ from aion_core.observations import Spectrum
 UNIT = "1e-17 erg / (s cm2 Angstrom)"
 STEP = 0.8
 #: Vacuum wavelength in Angstrom, 7 781 pixels.
-GRID: npt.NDArray[np.float64] = 3600 + STEP * np.arange(7781)
+GRID = 3600 + STEP * np.arange(7781, dtype=np.float64)
 #: Angstrom by which a camera's wavelengths may miss the grid: a hundredth of a pixel.
 TOLERANCE = 0.008
 

@@ -49,7 +49,7 @@ def aion_readers() -> list[ReaderSpec]:
 def aion_simulators() -> list[SimulatorSpec]:
     return [
         SimulatorSpec(
-            name="desi",
+            name="desi_coadd",
             modalities=(*(spec.key for spec in MODALITIES), "catalog_redshift"),
             simulator="aion_tok_desi.simulator:CoaddSimulator",
         )

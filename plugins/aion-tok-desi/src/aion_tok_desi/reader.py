@@ -1,6 +1,7 @@
 """DESI files as observations: coadds and spectra with what their fibermap says, redrock files, redshift catalogues.
 
-An object is called by its TARGETID. A coadd is read together with the redrock file beside it (`DesiReader.group`).
+An object is called by its TARGETID, a single exposure of it by TARGETID and EXPID. A coadd is read together with the
+redrock file beside it (`DesiReader.group`).
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ def _batch(
     for key, value in values.items():
         rows = np.flatnonzero(np.isfinite(value[keep]))
         data[key] = Scalar(value[keep][rows]), rows
-    ids = targets.identifiers(columns, where)[keep].astype(str)
+    ids = targets.object_ids(columns, where)[keep]
     ra, dec = (axis[keep] for axis in targets.positions(columns, where))
     return ObservationBatch(ids, ra, dec, data, tuple(skipped))
 

@@ -5,7 +5,7 @@ Sources: survey and release DESI Collaboration 2024 (AJ 168, 58); instrument DES
 
 from __future__ import annotations
 
-from aion_core.contract import ModalitySpec, Provenance
+from aion_core.contract import ModalitySpec, Provenance, TokenizerSpec
 
 SPECTRUM = ModalitySpec(
     key="desi_spectrum",
@@ -26,6 +26,7 @@ SPECTRUM = ModalitySpec(
         release="EDR, DR1",
         doi="10.3847/1538-3881/ad3217",
     ),
+    tokenizer=TokenizerSpec(path="aion_core.tokenizers.spectrum:SpectrumTokenizer", range=(3600.0, 9824.0)),
 )
 
 MODALITIES = (SPECTRUM,)

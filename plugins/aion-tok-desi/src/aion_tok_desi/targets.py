@@ -23,8 +23,8 @@ AXES = ("r", "e1", "e2")
 FITTED = ("PSF", "REX", "EXP", "DEV", "COMP", "SER", "SIMP")
 
 WANTED = {
-    "targetid", "target_ra", "target_dec", "ra", "dec", "objtype", "coadd_fiberstatus", "fiberstatus", "zcat_primary",
-    "ebv", "morphtype", *(f"shape_{a}" for a in AXES), *(f"flux_{b}" for b in BANDS),
+    "targetid", "expid", "target_ra", "target_dec", "ra", "dec", "objtype", "coadd_fiberstatus", "fiberstatus",
+    "zcat_primary", "ebv", "morphtype", *(f"shape_{a}" for a in AXES), *(f"flux_{b}" for b in BANDS),
     *(f"flux_ivar_{b}" for b in BANDS),
 }  # fmt: skip
 
@@ -54,13 +54,21 @@ def identifiers(columns: Columns, where: str) -> npt.NDArray[np.int64]:
     return column.astype(np.int64)
 
 
+def object_ids(columns: Columns, where: str) -> npt.NDArray[np.str_]:
+    """Return the names of the rows' objects ``[B]``: the TARGETID; of a single exposure ``TARGETID-EXPID``."""
+    names = identifiers(columns, where).astype(str)
+    if "expid" not in columns:
+        return names
+    return np.array([f"{name}-{exposure}" for name, exposure in zip(names, columns["expid"], strict=True)], dtype=str)
+
+
 def positions(columns: Columns, where: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return right ascension and declination in degrees ``[B]``; NaN where unknown or impossible."""
     size = len(columns["targetid"])
     prefix = "target_" if "target_ra" in columns else ""
     ra, dec = (_numbers(columns, f"{prefix}{axis}", where, size) for axis in ("ra", "dec"))
     known = (ra >= 0) & (ra <= 360) & (np.abs(dec) <= 90)
-    return np.where(known, ra, np.nan), np.where(known, dec, np.nan)
+    return np.where(known, ra % 360, np.nan), np.where(known, dec, np.nan)
 
 
 def choose(columns: Columns, first: int, sky: bool) -> tuple[npt.NDArray[np.bool_], list[Skipped]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aion_core.contract import ModalitySpec
+from aion_core.contract import ModalitySpec, ReaderSpec
 from aion_core.plugins import hookimpl
 from aion_tok_sdss.specs import MODALITIES
 
@@ -12,3 +12,16 @@ api_version = 1
 @hookimpl
 def aion_modalities() -> list[ModalitySpec]:
     return list(MODALITIES)
+
+
+@hookimpl
+def aion_readers() -> list[ReaderSpec]:
+    return [
+        ReaderSpec(
+            name="sdss_spectra",
+            title="SDSS spectrum files: spec-PLATE-MJD-FIBER of SDSS-I/II and BOSS/eBOSS, lite and full, and SDSS-V",
+            patterns=("*.fits", "*.fits.gz", "*.fit", "*.fit.gz"),
+            reader="aion_tok_sdss.reader:SpectrumReader",
+            modalities=(*(spec.key for spec in MODALITIES), "catalog_redshift"),
+        ),
+    ]

@@ -5,7 +5,7 @@ Sources: Abdurro'uf et al. 2022 (ApJS 259, 35); spectrographs Smee et al. 2013 (
 
 from __future__ import annotations
 
-from aion_core.contract import ModalitySpec, Provenance
+from aion_core.contract import ModalitySpec, Provenance, TokenizerSpec
 
 SPECTRUM = ModalitySpec(
     key="sdss_spectrum",
@@ -26,6 +26,7 @@ SPECTRUM = ModalitySpec(
         release="DR17",
         doi="10.3847/1538-4365/ac4414",
     ),
+    tokenizer=TokenizerSpec(path="aion_core.tokenizers.spectrum:SpectrumTokenizer", range=(3600.0, 10400.0)),
 )
 
 MODALITIES = (SPECTRUM,)

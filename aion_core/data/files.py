@@ -10,9 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pydantic import ValidationError
-
-from aion_core.contract import AionError, InputError, ReaderSpec
+from aion_core.contract import AionError, InputError, ReaderSpec, did_you_mean
 from aion_core.plugins import Registry, import_object
 
 if TYPE_CHECKING:
@@ -29,6 +27,10 @@ class NotClaimedError(InputError):
     A reader whose `claims` raises it knows the file, and says why there is nothing in it to read and what to use
     instead; the sentence begins with the path.
     """
+
+
+class OptionsError(InputError):
+    """The options given for a reader are not ones that it has."""
 
 
 def find_files(paths: Iterable[Path | str]) -> list[Path]:
@@ -67,23 +69,55 @@ def _below(folder: Path) -> Iterator[Path]:
         yield from (path for path in visible if path.is_file())
 
 
+def read_options(path: Path | str, registry: Registry) -> dict[str, dict[str, Any]]:
+    """Return the readers' options that a TOML file sets, one section a reader.
+
+    Raises
+    ------
+    InputError
+        If it is no TOML, or `check_options` finds a fault.
+    """
+    from aion_core.engine.toml import read_toml
+
+    options = read_toml(path)
+    try:
+        check_options(options, registry)
+    except OptionsError as error:
+        raise OptionsError(f"{path}: {error}") from None
+    return options
+
+
+def check_options(options: ReaderOptions, registry: Registry) -> None:
+    """Raise `OptionsError` if options name a reader or an option that there is not, or a value does not fit."""
+    readers = {spec.name: spec for spec in registry.readers}
+    for name, section in options.items():
+        if name not in readers:
+            known = ", ".join(sorted(readers)) or "none"
+            raise OptionsError(f"there is no reader {name!r}.{did_you_mean(name, readers)} Installed readers: {known}.")
+        if not isinstance(section, Mapping):
+            raise OptionsError(f"{name} = {section!r} is not a section; options stand below [{name}].")
+        build_reader(readers[name], options)
+
+
 def build_reader(spec: ReaderSpec, options: ReaderOptions | None = None) -> Reader:
     """Return the reader that a spec names, with the options given under its name.
 
     Raises
     ------
-    InputError
+    OptionsError
         If the options have an unknown name or a value that does not fit.
     """
+    from aion_core.engine.toml import parse
+
     cls: type[Reader] = import_object(spec.reader)
-    given = (options or {}).get(spec.name, {})
+    given = (options or {}).get(spec.name)
+    if not given:
+        return cls()
     try:
-        return cls(cls.Options.model_validate(given)) if given else cls()
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
+        return cls(parse(cls.Options, given, f"[{spec.name}]"))
+    except AionError as error:
         known = ", ".join(cls.Options.model_fields) or "none"
-        raise InputError(f"[{spec.name}] {name}: {first['msg']} (options of this reader: {known}).") from None
+        raise OptionsError(f"{error} Options of this reader: {known}.") from None
 
 
 def find_reader(
@@ -101,7 +135,7 @@ def find_reader(
         If no reader claims the file; the message names those that looked at it, or all that are installed.
     InputError
         If the file does not exist, is empty though its name is that of a survey file, or is claimed by more than one
-        reader.
+        reader; or if the options do not fit (`OptionsError`).
     """
     path = Path(path)
     if not path.is_file():
@@ -118,6 +152,8 @@ def find_reader(
             reader = build_reader(spec, options)
             if reader.claims(path):
                 claimants.append((spec, reader))
+        except OptionsError:
+            raise
         except NotClaimedError as error:
             refusals.append(str(error))
         except Exception as error:

@@ -1,8 +1,10 @@
 """From survey files to token stores: one file, one store, one at a time.
 
-A store is named after its file and the hash of the file's absolute path, so that files of one name in several folders
-do not meet, and a changed file replaces its old tokens. The store's metadata say what it was made of; a rerun leaves it
-alone if nothing of that has changed: the file's size and time of modification, its reader, the tokenizers.
+Files that a reader reads together (one per band, a catalogue beside an image) are one file in this sense: their store
+is named after the first of them. A store is named after its file and the hash of the file's absolute path, so that
+files of one name in several folders do not meet, and a changed file replaces its old tokens. The store's metadata say
+what it was made of; a rerun leaves it alone if nothing of that has changed: the sizes and times of modification of the
+files, their reader and its options, the tokenizers.
 """
 
 from __future__ import annotations
@@ -12,94 +14,53 @@ import json
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from aion_core.contract import AionError, InputError, ReaderSpec
 from aion_core.data.columns import SUFFIX
-from aion_core.data.files import NotClaimedError, find_files, find_reader, owner
+from aion_core.data.files import NotClaimedError, ReaderOptions, check_options, find_files, find_reader, owner
 from aion_core.data.reader import Reader
+from aion_core.data.results import FileResult, NothingDoneError, Report, SkipReport
 from aion_core.data.store import StoreWriter, TokenStore
 from aion_core.plugins import Registry
 from aion_core.tokenizers import TokenizerSet
 
 BATCH_SIZE = 256
-#: Field of a store's metadata that says what it was made of.
-SOURCE = "aion_source"
+#: Fields of a store's metadata that say what it was made of, and what of it could not be read.
+SOURCE, SKIPPED = "aion_source", "aion_skipped"
 
-Status: TypeAlias = Literal["done", "present", "readable", "nothing", "not claimed", "failed"]
 #: Called with (files finished, files in all, the file at hand, objects of it so far).
 Progress: TypeAlias = Callable[[int, int, Path, int], None]
 
 
 @dataclass(frozen=True)
-class FileResult:
-    """What became of one file.
+class Source:
+    """Files that are read together, under the name of the first, and their reader."""
 
-    Attributes
-    ----------
-    status
-        ``done`` (tokenized now), ``present`` (tokenized before, nothing has changed), ``readable`` (described only),
-        ``nothing`` (no object, or no tokenizer for any of its modalities), ``not claimed`` (found in a folder, and no
-        reader reads it), or ``failed``.
-    objects, modalities, tokens
-        Number of objects; and by modality, how many of them have it, and their tokens.
-    left_out
-        Objects by modality for which there is no tokenizer.
-    reason
-        One sentence, for the last three states.
-    """
-
-    path: Path
-    status: Status
-    reader: str | None = None
-    store: Path | None = None
-    objects: int = 0
-    modalities: Mapping[str, int] = field(default_factory=dict)
-    tokens: Mapping[str, int] = field(default_factory=dict)
-    left_out: Mapping[str, int] = field(default_factory=dict)
-    reason: str | None = None
+    group: tuple[Path, ...]
+    spec: ReaderSpec
+    reader: Reader
 
     @property
-    def good(self) -> bool:
-        return self.status in ("done", "present", "readable")
-
-
-@dataclass(frozen=True)
-class Report:
-    """What became of all files, in the order of their names."""
-
-    files: tuple[FileResult, ...]
+    def path(self) -> Path:
+        return self.group[0]
 
     @property
-    def failed(self) -> tuple[FileResult, ...]:
-        return tuple(result for result in self.files if result.status == "failed")
+    def options(self) -> dict[str, Any]:
+        """The reader's options in effect, as JSON holds them."""
+        return dict(self.reader.options.model_dump(mode="json"))
 
-    @property
-    def objects(self) -> int:
-        return sum(result.objects for result in self.files)
-
-    def total(self, what: Literal["modalities", "tokens", "left_out"]) -> dict[str, int]:
-        """Return the sum over all files of one of their counts by modality."""
-        total: Counter[str] = Counter()
-        for result in self.files:
-            total.update(getattr(result, what))
-        return dict(total)
+    def result(self, **what: Any) -> FileResult:
+        return FileResult(self.path, reader=self.spec.name, group=self.group, options=self.options, **what)
 
 
-class NothingDoneError(InputError):
-    """Not one file could be used; `report` says why."""
-
-    def __init__(self, report: Report) -> None:
-        self.report = report
-        first = next((r for r in report.files if r.status == "failed"), report.files[0])
-        count = len(report.files)
-        which = "The file cannot be used" if count == 1 else f"None of the {count} files can be used; the first"
-        super().__init__(f"{which}: {first.reason}")
+#: What is done with files; called with a function that is told the objects so far.
+Work: TypeAlias = Callable[[Source, Callable[[int], None]], FileResult]
 
 
 def tokenize_files(
@@ -109,11 +70,12 @@ def tokenize_files(
     registry: Registry,
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
+    options: ReaderOptions | None = None,
 ) -> Report:
     """Tokenize survey files into one token store each, ``<out>/<stem>-<hash>.arrow``.
 
-    A file that fails is reported with its reason, and the others go on. Memory does not grow with files or their
-    number, as far as their readers stream.
+    A file that fails is reported with its reason, and the others go on; an object that its reader has to leave out is
+    counted and listed. Memory does not grow with files or their number, as far as their readers stream.
 
     Parameters
     ----------
@@ -126,29 +88,32 @@ def tokenize_files(
         Folder of the stores; made if need be.
     batch_size
         Objects read and encoded at a time.
+    options
+        Those of readers, by their name.
 
     Raises
     ------
     InputError
-        If a path does not exist, there is no file, or none could be tokenized (`NothingDoneError`).
+        If a path does not exist, there is no file, options are wrong, or no file could be tokenized
+        (`NothingDoneError`).
     """
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; token stores go into a folder.")
 
-    def work(path: Path, spec: ReaderSpec, reader: Reader, seen: Callable[[int], None]) -> FileResult:
-        usable = [key for key in spec.modalities if key in tokenizers]
+    def work(source: Source, seen: Callable[[int], None]) -> FileResult:
+        path, keys = source.path, source.spec.modalities
+        usable = [key for key in keys if key in tokenizers]
         if not usable:
-            wanted = ", ".join(spec.modalities)
-            return FileResult(path, "nothing", spec.name, reason=f"{path}: no tokenizer for any of {wanted}.")
-        made_of = _made_of(path, spec, registry, {key: tokenizers.space[key].fingerprint for key in usable})
+            return source.result(status="nothing", reason=f"{path}: no tokenizer for any of {', '.join(keys)}.")
+        made_of = _made_of(source, registry, {key: tokenizers.space[key].fingerprint for key in usable})
         store = store_path(path, out)
         if (before := _present(store, made_of)) is not None:
-            return _from_store(before, path, spec)
+            return _from_store(before, source)
         out.mkdir(parents=True, exist_ok=True)
-        return _tokenize(path, spec, reader, tokenizers, store, made_of, batch_size, seen)
+        return _tokenize(source, tokenizers, store, made_of, batch_size, seen)
 
-    return _over_files(paths, registry, work, progress, out)
+    return _over_files(paths, registry, work, progress, options or {}, out)
 
 
 def describe_files(
@@ -157,6 +122,7 @@ def describe_files(
     keys: Iterable[str] | None = None,
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
+    options: ReaderOptions | None = None,
 ) -> Report:
     """Read survey files without tokenizing them: which reader claims each, its objects and their modalities.
 
@@ -164,18 +130,19 @@ def describe_files(
     """
     wanted = None if keys is None else {registry.resolve(key).key for key in keys}
 
-    def work(path: Path, spec: ReaderSpec, reader: Reader, seen: Callable[[int], None]) -> FileResult:
-        objects, modalities = 0, Counter[str]()
-        for batch in reader.read(path, batch_size):
+    def work(source: Source, seen: Callable[[int], None]) -> FileResult:
+        objects, modalities, skipped = 0, Counter[str](), SkipReport()
+        for batch in source.reader.read(source.path, batch_size):
             objects += len(batch)
+            skipped += batch.skipped
             counts = {key: len(rows) for key, (_, rows) in batch.data.items() if wanted is None or key in wanted}
             modalities.update(counts)
             seen(objects)
         if not objects:
-            return FileResult(path, "nothing", spec.name, reason=f"{path}: the file holds no object.")
-        return FileResult(path, "readable", spec.name, objects=objects, modalities=+modalities)
+            return source.result(status="nothing", skipped=skipped, reason=_why_nothing(source.path, 0, skipped))
+        return source.result(status="readable", objects=objects, modalities=+modalities, skipped=skipped)
 
-    return _over_files(paths, registry, work, progress)
+    return _over_files(paths, registry, work, progress, options or {})
 
 
 def store_path(path: Path, out: Path) -> Path:
@@ -188,29 +155,33 @@ def store_path(path: Path, out: Path) -> Path:
 def _over_files(
     paths: Iterable[Path | str],
     registry: Registry,
-    work: Callable[[Path, ReaderSpec, Reader, Callable[[int], None]], FileResult],
+    work: Work,
     progress: Progress | None,
+    options: ReaderOptions,
     out: Path | None = None,
 ) -> Report:
     """Do the work on every file; whatever one of them meets with becomes its result."""
+    check_options(options, registry)
     given = [Path(path) for path in paths]
     named = {path for path in given if path.is_file()}
     found = [p for p in find_files(given) if p in named or out is None or out.absolute() not in p.absolute().parents]
     if not found:
         raise InputError(f"There is no file in {', '.join(map(str, given)) or 'an empty list of paths'}.")
-    results: list[FileResult] = []
-    for path in found:
+    results: dict[Path, FileResult] = {}
+    for done, path in enumerate(found):
 
-        def seen(objects: int, path: Path = path) -> None:
+        def seen(objects: int, done: int = done, path: Path = path) -> None:
             if progress is not None:
-                progress(len(results), len(found), path, objects)
+                progress(done, len(found), path, objects)
 
         seen(0)
-        results.append(_guarded(path, registry, work, seen, path in named))
+        for result in _guarded(path, registry, work, seen, path in named, options, results):
+            results[result.path] = result
     if progress is not None:
-        progress(len(results), len(found), found[-1], results[-1].objects)
-    report = Report(tuple(results))
-    if not any(result.good for result in results):
+        progress(len(found), len(found), found[-1], results[found[-1]].objects)
+    complete = _companions(results)
+    report = Report(tuple(complete[path] for path in sorted(results)))
+    if not any(result.good for result in report.files):
         raise NothingDoneError(report)
     return report
 
@@ -218,41 +189,60 @@ def _over_files(
 def _guarded(
     path: Path,
     registry: Registry,
-    work: Callable[[Path, ReaderSpec, Reader, Callable[[int], None]], FileResult],
+    work: Work,
     seen: Callable[[int], None],
     named: bool,
-) -> FileResult:
-    reader_name = None
+    options: ReaderOptions,
+    before: Mapping[Path, FileResult],
+) -> list[FileResult]:
+    """Return the result of a file; and of the first of its group, where it is not that one and was not met yet."""
+    if path in before:  # the first of the group of another file
+        return []
+    lead, name = path, None
     try:
-        spec, reader = find_reader(path, registry)
-        reader_name = spec.name
-        return work(path, spec, reader, seen)
+        spec, reader = find_reader(path, registry, options)
+        name = spec.name
+        source = Source(reader.group(path), spec, reader)
+        lead = source.path
+        others = [_part(path, lead, name)] if path != lead else []
+        return others if lead in before else [work(source, seen), *others]
     except NotClaimedError as error:
-        return FileResult(path, "failed" if named else "not claimed", reason=str(error))
+        return [FileResult(path, "failed" if named else "not claimed", reason=str(error))]
     except (AionError, OSError) as error:
         text = str(error)
-        return FileResult(path, "failed", reader_name, reason=text if text.startswith(str(path)) else f"{path}: {text}")
+        reason = text if text.startswith(str(lead)) else f"{lead}: {text}"
     except Exception as error:  # a plugin's defect in one file of many thousands must not end the run
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(frame.filename).name}, line {frame.lineno}"
-        reason = f"{path}: defect in the reader {reader_name} or a tokenizer ({where}): {type(error).__name__}: {error}"
-        return FileResult(path, "failed", reader_name, reason=reason)
+        reason = f"{lead}: defect in the reader {name} or a tokenizer ({where}): {type(error).__name__}: {error}"
+    failed = FileResult(lead, "failed", name, reason=reason)
+    return [failed, _part(path, lead, name)] if path != lead else [failed]
+
+
+def _part(path: Path, lead: Path, reader: str | None) -> FileResult:
+    return FileResult(path, "part", reader, reason=f"{path}: read together with {lead}.")
+
+
+def _companions(results: dict[Path, FileResult]) -> dict[Path, FileResult]:
+    """Return the results, in which what no reader claims by itself is a part of the file that it was read with."""
+    leads = {member: result for result in results.values() for member in result.group if member != result.path}
+    unclaimed = [r for r in results.values() if r.reader is None and r.path in leads]
+    return results | {r.path: _part(r.path, leads[r.path].path, leads[r.path].reader) for r in unclaimed}
 
 
 def _tokenize(
-    path: Path,
-    spec: ReaderSpec,
-    reader: Reader,
+    source: Source,
     tokenizers: TokenizerSet,
     store: Path,
     made_of: Mapping[str, Any],
     batch_size: int,
     seen: Callable[[int], None],
 ) -> FileResult:
-    objects, modalities, tokens, left_out = 0, Counter[str](), Counter[str](), Counter[str]()
+    objects, skipped = 0, SkipReport()
+    modalities, tokens, left_out = Counter[str](), Counter[str](), Counter[str]()
     try:
         with StoreWriter(store, tokenizers.space, {SOURCE: json.dumps(made_of, sort_keys=True)}) as writer:
-            for batch in reader.read(path, batch_size):
+            for batch in source.reader.read(source.path, batch_size):
                 encoded = {}
                 for key, (observation, rows) in batch.data.items():
                     if key not in tokenizers:
@@ -265,30 +255,47 @@ def _tokenize(
                         encoded[key] = codes, rows
                 writer.write(batch.object_id, batch.ra, batch.dec, encoded)
                 objects += len(batch)
+                skipped += batch.skipped
                 seen(objects)
             if not tokens.total():
                 raise _NothingError
+            writer.metadata[SKIPPED] = skipped.to_json()
     except _NothingError:
         store.unlink(missing_ok=True)  # of an earlier state of the file
-        reason = f"{path}: {'none of its objects has a token' if objects else 'the file holds no object'}."
-        return FileResult(path, "nothing", spec.name, left_out=+left_out, reason=reason)
-    return FileResult(path, "done", spec.name, store, objects, +modalities, +tokens, +left_out)
+        reason = _why_nothing(source.path, objects, skipped)
+        return source.result(status="nothing", left_out=+left_out, skipped=skipped, reason=reason)
+    return source.result(
+        status="done",
+        store=store,
+        objects=objects,
+        modalities=+modalities,
+        tokens=+tokens,
+        left_out=+left_out,
+        skipped=skipped,
+    )
 
 
 class _NothingError(Exception):
     """Ends the writing of a store that would hold no token, so that none is left behind."""
 
 
-def _made_of(
-    path: Path, spec: ReaderSpec, registry: Registry, fingerprints: Mapping[str, str | None]
-) -> dict[str, Any]:
+def _why_nothing(path: Path, objects: int, skipped: SkipReport) -> str:
+    if objects:
+        return f"{path}: none of its objects has a token."
+    if skipped.count:
+        first = skipped.named[0]
+        return f"{path}: none of its {skipped.count} objects can be read; the first, {first.name}: {first.reason}."
+    return f"{path}: the file holds no object."
+
+
+def _made_of(source: Source, registry: Registry, fingerprints: Mapping[str, str | None]) -> dict[str, Any]:
     """Return what the tokens of a file depend on, as JSON holds it."""
-    status = path.stat()
+    states = [(str(path.absolute()), path.stat()) for path in source.group]
     return {
-        "path": str(path.absolute()),
-        "size": status.st_size,
-        "mtime_ns": status.st_mtime_ns,
-        "reader": f"{spec.name} {owner(spec, registry)}".strip(),
+        "path": str(source.path.absolute()),
+        "files": [[path, state.st_size, state.st_mtime_ns] for path, state in states],
+        "reader": f"{source.spec.name} {owner(source.spec, registry)}".strip(),
+        "options": source.options,
         "tokenizers": dict(fingerprints),
     }
 
@@ -307,7 +314,7 @@ def _present(store: Path, made_of: Mapping[str, Any]) -> TokenStore | None:
     return found if before == made_of else None
 
 
-def _from_store(store: TokenStore, path: Path, spec: ReaderSpec) -> FileResult:
+def _from_store(store: TokenStore, source: Source) -> FileResult:
     """Return the result of an earlier run, counted from its store."""
     columns = {key: store.column(key).drop_null() for key in store.space.keys}
     modalities = {key: len(column) for key, column in columns.items()}
@@ -315,4 +322,7 @@ def _from_store(store: TokenStore, path: Path, spec: ReaderSpec) -> FileResult:
         key: len(pc.list_flatten(column)) if pa.types.is_list(column.type) else len(column)
         for key, column in columns.items()
     }
-    return FileResult(path, "present", spec.name, store.path, len(store), modalities, tokens)
+    skipped = SkipReport.from_json(store.metadata[SKIPPED]) if SKIPPED in store.metadata else SkipReport()
+    return source.result(
+        status="present", store=store.path, objects=len(store), modalities=modalities, tokens=tokens, skipped=skipped
+    )

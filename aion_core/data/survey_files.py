@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from aion_core.contract import AionError, InputError
-from aion_core.data.files import NotClaimedError, ReaderOptions, find_files, find_reader
+from aion_core.data.files import NotClaimedError, ReaderOptions, check_options, find_files, find_reader
 from aion_core.data.reader import ObservationBatch, Reader
+from aion_core.data.results import SkipReport
 from aion_core.observations import Observation
 from aion_core.plugins import Registry
 
@@ -34,6 +35,8 @@ class SurveyFiles:
         Files that no reader reads.
     damaged
         Files that could not be read to their end, and why.
+    lost
+        Objects by file that could not be read while others of their file could.
     """
 
     def __init__(
@@ -48,19 +51,28 @@ class SurveyFiles:
         self.files: list[tuple[Path, Reader]] = []
         self.skipped: list[str] = []
         self.damaged: dict[str, str] = {}
+        self.lost: dict[str, SkipReport] = {}
         self._named = {path for path in paths if path.is_file()}
+        check_options(options or {}, registry)
+        leads: set[Path] = set()
+        members: set[Path] = set()
         for path in find_files(paths):
             try:
                 reader = find_reader(path, registry, options)[1]
-                lead = reader.group(path)[0]
-                if all(lead != other for other, _ in self.files):
+                group = reader.group(path)
+                if (lead := group[0]) not in leads:
+                    leads.add(lead)
+                    members.update(group)
                     self.files.append((lead, reader))
+                    if path in self._named:
+                        self._named.add(lead)
             except NotClaimedError:
                 if path in self._named:
                     raise
                 self.skipped.append(str(path))
             except (InputError, OSError) as error:
                 self._leave_out(path, error)
+        self.skipped = [path for path in self.skipped if Path(path) not in members]
         if not self.files:
             self.check_any_read()
             raise AionError(
@@ -84,10 +96,15 @@ class SurveyFiles:
     def read(self, index: int, batch_size: int = BATCH) -> Iterator[ObservationBatch]:
         """Yield the objects of one file, up to where it is damaged."""
         path, reader = self.files[index]
+        lost = SkipReport()
         try:
-            yield from reader.read(path, batch_size)
+            for batch in reader.read(path, batch_size):
+                lost += batch.skipped
+                yield batch
         except (InputError, OSError) as error:
             self._leave_out(path, error)
+        if lost.count:
+            self.lost[str(path)] = lost
 
     def _leave_out(self, path: Path, error: InputError | OSError) -> None:
         if path in self._named:

@@ -20,6 +20,9 @@ from aion_core.data.reader import Skipped
 if TYPE_CHECKING:
     from astropy.wcs import WCS
 
+#: First rows of the stamps that are cut from one strip of the image lie less than this many stamps apart.
+STRIP = 4
+
 
 class Sliceable(Protocol):
     """What stamps are cut from: an array ``[H, W]``, or a `FitsImage`, of which only the stamps are then read."""
@@ -98,16 +101,35 @@ def cut_stamps(images: Mapping[str, Sliceable], rows: npt.ArrayLike, columns: np
 
 
 def _cut(image: Sliceable, top: npt.NDArray[np.int64], left: npt.NDArray[np.int64], size: int) -> npt.NDArray[Any]:
-    """Return the stamps ``[n, size, size]`` whose first pixels are given; 0 beyond the image."""
+    """Return the stamps ``[n, size, size]`` whose first pixels are given; 0 beyond the image.
+
+    Neighbouring stamps are cut from one strip of the image, so that its tiles are not unpacked for each of them.
+    """
     height, width = image.shape
     stamps: npt.NDArray[Any] | None = None
-    for i, (y, x) in enumerate(zip(top.tolist(), left.tolist(), strict=True)):
-        part = np.asarray(image[max(y, 0) : min(y + size, height), max(x, 0) : min(x + size, width)])
+    for members in _strips(top, STRIP * size):
+        y0, y1 = max(int(top[members].min()), 0), min(int(top[members].max()) + size, height)
+        x0, x1 = max(int(left[members].min()), 0), min(int(left[members].max()) + size, width)
+        strip = np.asarray(image[y0:y1, x0:x1])
         if stamps is None:
-            stamps = np.zeros((len(top), size, size), part.dtype.newbyteorder("="))
-        y0, x0 = max(-y, 0), max(-x, 0)
-        stamps[i, y0 : y0 + part.shape[0], x0 : x0 + part.shape[1]] = part
+            stamps = np.zeros((len(top), size, size), strip.dtype.newbyteorder("="))
+        for i in members:
+            y, x = int(top[i]), int(left[i])
+            part = strip[max(y, 0) - y0 : y + size - y0, max(x, 0) - x0 : x + size - x0]
+            below, before = max(-y, 0), max(-x, 0)
+            stamps[i, below : below + part.shape[0], before : before + part.shape[1]] = part
     return np.zeros((0, size, size), np.float32) if stamps is None else stamps
+
+
+def _strips(top: npt.NDArray[np.int64], height: int) -> list[list[int]]:
+    """Return groups of stamps whose first rows lie less than `height` apart, from the first row of the image on."""
+    strips: list[list[int]] = []
+    for i in np.argsort(top, kind="stable").tolist():
+        if strips and top[i] - top[strips[-1][0]] < height:
+            strips[-1].append(i)
+        else:
+            strips.append([i])
+    return strips
 
 
 def _beyond(places: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.bool_]:

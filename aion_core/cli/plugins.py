@@ -2,7 +2,11 @@
 
     aion plugins
     aion plugins list KEY_OR_PLUGIN
+    aion plugins --readers
     aion plugins --json
+
+With --readers, it shows which files the plugins read, and with which options and defaults (`aion tokenize --readers
+FILE` sets them); their code is imported for that, which takes longer.
 
 A plugin's fault disables that plugin or those keys only; it is shown here, and the exit code stays 0. The
 environment variable AION_PLUGINS (names, separated by commas) restricts which plugins are loaded.
@@ -25,6 +29,7 @@ from aion_core.plugins.discovery import ENVIRONMENT, GROUP, selection
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print everything as one JSON document")
+    parser.add_argument("--readers", action="store_true", help="the readers of files, and their options")
     verbs = parser.add_subparsers(dest="action", metavar="{list}")
     listing = add_action(verbs, "list", "the same, of the plugins and keys named only", __doc__)
     listing.add_argument("names", nargs="*", metavar="NAME", help="a plugin's name, a key or an upstream key")
@@ -34,10 +39,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     registry = load_registry()
     keys = _chosen(registry, getattr(args, "names", []))
+    options = _options(registry) if args.readers else None
     if args.json:
-        print_json(_document(registry, keys))
+        print_json(_document(registry, keys, options))
+    elif options is not None:
+        _show_readers(registry, options)
     else:
         _show(registry, keys)
+
+
+def _options(registry: Registry) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return ``{reader: {option: {type, default, description}}}``."""
+    from aion_core.data.files import build_reader
+
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for spec in registry.readers:
+        schema = build_reader(spec).Options.model_json_schema()
+        found[spec.name] = schema.get("properties", {})
+    return found
+
+
+def _show_readers(registry: Registry, options: dict[str, dict[str, dict[str, Any]]]) -> None:
+    rows = [(spec.name, spec.title, " ".join(spec.patterns), " ".join(spec.modalities)) for spec in registry.readers]
+    print_table("", ("reader", "reads", "files", "modalities"), rows)
+    settings = [
+        (reader, name, repr(schema.get("default")), schema.get("description", "–"))
+        for reader, schemas in options.items()
+        for name, schema in schemas.items()
+    ]
+    if settings:
+        print_table("Options", ("reader", "option", "default", "meaning"), settings)
 
 
 def _chosen(registry: Registry, names: list[str]) -> set[str]:
@@ -60,7 +91,9 @@ def _chosen(registry: Registry, names: list[str]) -> set[str]:
     return keys
 
 
-def _document(registry: Registry, keys: Collection[str]) -> dict[str, Any]:
+def _document(
+    registry: Registry, keys: Collection[str], options: dict[str, dict[str, dict[str, Any]]] | None
+) -> dict[str, Any]:
     return {
         "aion_core": __version__,
         "selection": selection(),
@@ -81,7 +114,10 @@ def _document(registry: Registry, keys: Collection[str]) -> dict[str, Any]:
             for key, spec in registry.modalities.items()
             if key in keys
         ],
-        "readers": [reader.model_dump(mode="json") for reader in registry.readers],
+        "readers": [
+            reader.model_dump(mode="json") | ({} if options is None else {"options": options[reader.name]})
+            for reader in registry.readers
+        ],
         "simulators": [simulator.model_dump(mode="json") for simulator in registry.simulators],
         "failures": [asdict(failure) for failure in registry.failures],
     }

@@ -1,11 +1,15 @@
 """Turn survey files into token stores: one file, one store. Folders are searched for files that a reader knows.
 
-Files tokenized before are left alone unless they, their reader or the tokenizers have changed. A file that fails is
-listed with its reason while the others go on; the exit code is then 2.
+Files that belong together (one per band, a catalogue beside an image) are read as one; any of them may be named.
+Files tokenized before are left alone unless they, their reader, its options or the tokenizers have changed. A file that
+fails is listed with its reason while the others go on, and the exit code is then 2; objects that had to be skipped in
+a file that is otherwise read are counted and listed. Options of readers stand in a TOML file, below the reader's name;
+`aion plugins --readers` lists them.
 
 example:
   aion tokenize survey/ --tokenizers my-tokenizers --out tokens
   aion tokenize survey/ --describe
+  aion tokenize survey/ --describe --readers readers.toml --json
 """
 
 from __future__ import annotations
@@ -21,11 +25,15 @@ from aion_core.contract import AionError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from aion_core.data.pipeline import FileResult, Report
+    from aion_core.data.files import ReaderOptions
     from aion_core.data.pipeline import Progress as Callback
+    from aion_core.data.results import FileResult, Report
+    from aion_core.plugins import Registry
 
 #: Above this many files, only those that need attention are listed.
-LISTED = 50
+LISTED = 100
+#: Of the skipped objects of a file, so many are listed.
+NAMED = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,13 +43,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder that the token stores go into")
     parser.add_argument("--modalities", nargs="+", metavar="KEY", help="these only (default: all in the set)")
     parser.add_argument("--batch-size", type=_positive, metavar="N", help="objects at a time (default: 256)")
+    parser.add_argument(
+        "--readers", type=Path, metavar="FILE", help="options of readers, TOML: [reader] option = value"
+    )
     parser.add_argument("--describe", action="store_true", help="only say which reader reads each file, and what of it")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def run(args: argparse.Namespace) -> int:
     """Tokenize or describe; 2 if any file failed."""
-    from aion_core.data.pipeline import NothingDoneError
+    from aion_core.data.results import NothingDoneError
 
     try:
         with progress(quiet=args.json) as bar:
@@ -66,14 +77,23 @@ def _tokenize(args: argparse.Namespace, bar: Progress) -> Report:
     tokenizers = TokenizerSet.load(args.tokenizers, registry, args.modalities)
     tokenizers.to("cuda" if torch.cuda.is_available() else "cpu")
     size = args.batch_size or BATCH_SIZE
-    return tokenize_files(args.paths, tokenizers, args.out, registry, size, _callback(bar))
+    options = _options(args, registry)
+    return tokenize_files(args.paths, tokenizers, args.out, registry, size, _callback(bar), options)
 
 
 def _describe(args: argparse.Namespace, bar: Progress) -> Report:
     from aion_core.data.pipeline import BATCH_SIZE, describe_files
     from aion_core.plugins import load_registry
 
-    return describe_files(args.paths, load_registry(), args.modalities, args.batch_size or BATCH_SIZE, _callback(bar))
+    registry = load_registry()
+    size, options = args.batch_size or BATCH_SIZE, _options(args, registry)
+    return describe_files(args.paths, registry, args.modalities, size, _callback(bar), options)
+
+
+def _options(args: argparse.Namespace, registry: Registry) -> ReaderOptions:
+    from aion_core.data.files import read_options
+
+    return {} if args.readers is None else read_options(args.readers, registry)
 
 
 def _callback(bar: Progress) -> Callback:
@@ -90,25 +110,62 @@ def _show(report: Report, args: argparse.Namespace) -> None:
     if args.json:
         print_json(_document(report))
         return
-    listed = [r for r in report.files if r.status != "not claimed" and (len(report.files) <= LISTED or not r.good)]
+    all_of_them = len(report.files) <= LISTED
+    listed = [r for r in report.files if (all_of_them and _told(r, args.describe)) or r.status in ("nothing", "failed")]
     if listed:
-        print_table("", ("file", "state", "reader", ">objects", "objects by modality, or why not"), map(_row, listed))
+        columns = ["file", "state", "reader", ">objects", ">tokens", "objects by modality, or why not"]
+        rows = [_row(result) for result in listed]
+        if args.describe:
+            columns, rows = [*columns[:4], columns[5]], [(*row[:4], row[5]) for row in rows]
+        print_table("", columns, rows)
     totals, tokens, left_out = (report.total(what) for what in ("modalities", "tokens", "left_out"))
     if totals:
         rows = [(key, f"{n:,}", *([f"{tokens.get(key, 0):,}"] if tokens else [])) for key, n in totals.items()]
         print_table("", ("key", ">objects", ">tokens")[: 3 if tokens else 2], rows)
     if left_out:
         print(f"Left out, no tokenizer for it here: {_counts(left_out)} objects.")
-    if strangers := [r.path.name for r in report.files if r.status == "not claimed"]:
+    _show_skipped(report)
+    if args.describe:
+        _show_options(report)
+    if strangers := [r.path.name for r in report.files if r.status == "not claimed" and r not in listed]:
         print(f"Not claimed by any reader: {_some(strangers)}.")
     states = Counter(sorted(result.status for result in report.files))
-    print(f"{report.objects:,} objects in {len(report.files):,} files: {_counts(states)}.")
+    skipped = f" ({report.skipped:,} more skipped)" if report.skipped else ""
+    print(f"{report.objects:,} objects{skipped} in {len(report.files):,} files: {_counts(states)}.")
+
+
+def _show_skipped(report: Report) -> None:
+    """List the first objects that could not be read, of each file."""
+    rows = []
+    for result in report.files:
+        for one in result.skipped.named[:NAMED]:
+            rows.append((str(result.path), one.name, one.reason))
+        if (more := result.skipped.count - NAMED) > 0:
+            rows.append((str(result.path), f"and {more:,} more", "--json names the first hundred"))
+    if rows:
+        print_table("Skipped objects", ("file", "object", "why"), rows)
+
+
+def _show_options(report: Report) -> None:
+    """List the options in effect, of the readers that have any."""
+    used = {result.reader: result.options for result in report.files if result.options}
+    rows = [(reader, name, value) for reader, options in used.items() for name, value in options.items()]
+    if rows:
+        print_table("Options in effect", ("reader", "option", "value"), rows)
+
+
+def _told(result: FileResult, describing: bool) -> bool:
+    """Whether a file has a line of its own: strangers in a folder do only where all files are asked about."""
+    return describing or result.status != "not claimed"
 
 
 def _row(result: FileResult) -> tuple[str, ...]:
     told = _grouped(result) if result.good else (result.reason or "").removeprefix(f"{result.path}: ")
+    if result.good and result.skipped.count:
+        told += f"; skipped {result.skipped.count:,}"
     objects = f"{result.objects:,}" if result.good else "–"
-    return (str(result.path), result.status, result.reader or "–", objects, told)
+    tokens = f"{sum(result.tokens.values()):,}" if result.good else "–"
+    return (str(result.path), result.status, result.reader or "–", objects, tokens, told)
 
 
 def _grouped(result: FileResult) -> str:
@@ -133,6 +190,7 @@ def _document(report: Report) -> dict[str, Any]:
         "modalities": report.total("modalities"),
         "tokens": report.total("tokens"),
         "left_out": report.total("left_out"),
+        "skipped": report.skipped,
         "failed": len(report.failed),
         "files": [
             {
@@ -144,6 +202,9 @@ def _document(report: Report) -> dict[str, Any]:
                 "modalities": dict(r.modalities),
                 "tokens": dict(r.tokens),
                 "left_out": dict(r.left_out),
+                "skipped": r.skipped.document(),
+                "group": [str(path) for path in r.group],
+                "options": dict(r.options),
                 "reason": r.reason,
             }
             for r in report.files

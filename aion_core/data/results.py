@@ -111,12 +111,16 @@ class Report:
         return dict(total)
 
 
+#: Which of several reasons is told first.
+_GRAVITY = ("failed", "nothing", "not claimed", "part", "done", "present", "readable")
+
+
 class NothingDoneError(InputError):
     """Not one file could be used; `report` says why."""
 
     def __init__(self, report: Report) -> None:
         self.report = report
-        first = next((r for r in report.files if r.status == "failed"), report.files[0])
-        count = len(report.files)
+        count = sum(result.status != "part" for result in report.files)
+        first = min(report.files, key=lambda result: _GRAVITY.index(result.status))
         which = "The file cannot be used" if count == 1 else f"None of the {count} files can be used; the first"
         super().__init__(f"{which}: {first.reason}")

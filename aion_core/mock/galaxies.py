@@ -15,7 +15,6 @@ from aion_core.mock.dust import calzetti
 from aion_core.mock.grid import (
     SIZE,
     SOLAR_LUMINOSITY,
-    SOLAR_RADIUS,
     WAVELENGTH,
     WIDTH,
     Float,
@@ -199,6 +198,3 @@ def draw(rng: np.random.Generator, count: int, age_of_universe: Float, redshift:
         "axis_ratio": np.where(rng.random(count) < bulge, rng.uniform(0.5, 1, count), rng.uniform(0.15, 1, count)),
         "position_angle": rng.uniform(0, 180, count),
     }
-
-
-__all__ = ["AGES", "METALLICITIES", "SOLAR_RADIUS", "draw", "history", "populations", "spectra"]

@@ -1,9 +1,9 @@
 """Spectral lines: wavelengths in vacuum (Å).
 
 Emission and absorption lines of galaxies and stars: NIST Atomic Spectra Database (Kramida et al.). Molecular band
-heads: Pearse & Gaydon 1976, "The Identification of Molecular Spectra". Quasar lines with equivalent widths and dispersions: Vanden Berk et
-al. 2001 (AJ 122, 549), table 2, rounded. Sky lines: auroral and OH lines as in Osterbrock et al. 1996 (PASP 108, 277),
-with the strengths they have in a dark-time fibre spectrum of 2″ (1e-17 erg s⁻¹ cm⁻²).
+heads: Pearse & Gaydon 1976, "The Identification of Molecular Spectra". Quasar lines with equivalent widths and
+dispersions: Vanden Berk et al. 2001 (AJ 122, 549), table 2, rounded. Sky lines: auroral and OH lines as in Osterbrock
+et al. 1996 (PASP 108, 277), with the strengths they have in a dark-time fibre spectrum of 2″ (1e-17 erg s⁻¹ cm⁻²).
 """
 
 from __future__ import annotations

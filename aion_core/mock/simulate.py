@@ -11,7 +11,7 @@ import numpy as np
 
 from aion_core.contract import InputError, SimulatorSpec, did_you_mean
 from aion_core.files import replacing
-from aion_core.mock.objects import FIELD, MockObjects, generator, stream
+from aion_core.mock.objects import MockObjects, generator, stream
 from aion_core.plugins.discovery import import_object
 
 #: ``(done, total, file)``: objects observed so far, of how many, and the last file.
@@ -141,6 +141,3 @@ def _check_writable(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise InputError(f"{folder}: cannot be written to ({error.strerror or error}).") from error
-
-
-__all__ = ["FIELD", "MockReport", "Simulator", "SimulatorResult", "choose", "simulate", "write_fits", "write_truth"]

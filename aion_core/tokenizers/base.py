@@ -7,7 +7,7 @@ modalities may share one; then it is saved once, and each has its own fingerprin
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
@@ -100,7 +100,7 @@ class Tokenizer(nn.Module, ABC):
         AionError
             If the tokenizer has not been fitted.
         """
-        with _evaluating(self):
+        with _evaluating(self), _full_precision():
             if self.batch is None or not isinstance(obs, self.observation) or len(obs) <= self.batch:
                 return self._encode(self.accept(obs))
             parts = (obs[i : i + self.batch] for i in range(0, len(obs), self.batch))
@@ -118,7 +118,7 @@ class Tokenizer(nn.Module, ABC):
         InputError
             If the tokens have another shape, are not integers, or lie outside −1 … V−1.
         """
-        with _evaluating(self):
+        with _evaluating(self), _full_precision():
             return self._decode(self._check_tokens(tokens), **context)
 
     @abstractmethod
@@ -387,6 +387,13 @@ def fitting_tensor(artifact: Artifact, name: str, shape: tuple[int, ...], key: s
     return tensor.to(torch.float32)
 
 
+def check_names(artifact: Artifact, known: Collection[str], key: str, extra: tuple[str, ...] = ()) -> None:
+    """Raise `InputError` if an artifact has tensors of other names (than those that begin with `extra`, too)."""
+    strangers = [name for name in artifact.tensors if name not in known and not name.startswith(extra)]
+    if strangers:
+        raise InputError(f"The weights for {key} do not fit their configuration: {strangers[0]} belongs to nothing.")
+
+
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
     """Put a module into eval mode, and afterwards back what was in training mode."""
@@ -398,6 +405,17 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for m in training:
             m.training = True
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Keep convolutions in float32 from being computed in TF32, as cuDNN does by default: tokens would differ."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def _hashable(name: str, tensor: Tensor) -> tuple[str, str, tuple[int, ...], bytes]:

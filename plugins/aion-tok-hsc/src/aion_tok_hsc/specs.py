@@ -6,7 +6,7 @@ Bosch et al. 2018 (PASJ 70, S5).
 
 from __future__ import annotations
 
-from aion_core.contract import ModalitySpec, Provenance, TokenizerSpec
+from aion_core.contract import Band, ModalitySpec, Provenance, TokenizerSpec
 
 #: The first 63 bits of SHA-256 of ``urn:aion:<key>``; written out because they may never change.
 PROVENANCE = {
@@ -63,6 +63,18 @@ def _scalar(name: str, upstream: str, column: str, title: str, quantity: str, un
     )
 
 
+#: Limit of the flux in counts, and channel in the release, of every band.
+IMAGE_BANDS = {"g": (80.0, 0), "r": (110.0, 1), "i": (200.0, 2), "z": (330.0, 3), "y": (500.0, 4)}
+
+IMAGE_TOKENIZER = TokenizerSpec(
+    path="aion_core.tokenizers.image:ImageTokenizer",
+    config={"quantizer_levels": [7, 5, 5, 5, 5]},
+    bands=tuple(
+        Band(name=f"HSC-{b.upper()}", limit=limit, zero_point=27.0, pixel_scale=0.168, upstream_channel=channel)
+        for b, (limit, channel) in IMAGE_BANDS.items()
+    ),
+)
+
 IMAGE = ModalitySpec(
     key="hsc_image",
     upstream_key="tok_image_hsc",
@@ -77,6 +89,7 @@ IMAGE = ModalitySpec(
     shape=(24, 24),
     position="grid2d",
     provenance=_provenance("hsc_image"),
+    tokenizer=IMAGE_TOKENIZER,
 )
 
 MODALITIES = (

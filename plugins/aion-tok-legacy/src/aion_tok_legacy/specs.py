@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from math import exp
 
-from aion_core.contract import ModalitySpec, Provenance, TokenizerSpec
+from aion_core.contract import Band, ModalitySpec, Provenance, TokenizerSpec
 
 #: The first 63 bits of SHA-256 of ``urn:aion:<key>``; written out because they may never change.
 PROVENANCE = {
@@ -98,6 +98,23 @@ def _flux(band: str) -> ModalitySpec:
     )
 
 
+#: Limit of the flux in nanomaggies, and channel in the release, of every band of the images.
+IMAGE_BANDS = {"g": (6.0, 5), "r": (15.0, 6), "i": (20.0, 7), "z": (25.0, 8)}
+
+IMAGE_TOKENIZER = TokenizerSpec(
+    path="aion_core.tokenizers.image:ImageTokenizer",
+    config={"quantizer_levels": [7, 5, 5, 5, 5]},
+    bands=tuple(
+        Band(name=f"DES-{b.upper()}", limit=limit, zero_point=22.5, pixel_scale=0.262, upstream_channel=channel)
+        for b, (limit, channel) in IMAGE_BANDS.items()
+    ),
+)
+
+SEGMAP_TOKENIZER = TokenizerSpec(
+    path="aion_core.tokenizers.field:ScalarFieldTokenizer",
+    config={"levels": [8, 5, 5, 5]},
+)
+
 IMAGE = ModalitySpec(
     key="legacy_image",
     upstream_key="tok_image",
@@ -112,6 +129,7 @@ IMAGE = ModalitySpec(
     shape=(24, 24),
     position="grid2d",
     provenance=_provenance("legacy_image"),
+    tokenizer=IMAGE_TOKENIZER,
 )
 
 SEGMAP = ModalitySpec(
@@ -128,6 +146,7 @@ SEGMAP = ModalitySpec(
     shape=(12, 12),
     position="grid2d",
     provenance=_provenance("legacy_segmap"),
+    tokenizer=SEGMAP_TOKENIZER,
 )
 
 MODALITIES = (

@@ -1,0 +1,71 @@
+"""Finite scalar quantization: each of a few numbers is rounded to one of its levels, and the levels make up a code.
+
+Mentzer et al. 2023 (arXiv 2309.15505); levels and order of digits as in the AION-1 release (REFERENCE section 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from aion_core.contract import InputError
+
+#: The outermost levels are reached at this much less than infinity.
+MARGIN = 1e-3
+
+
+class FiniteScalarQuantizer(nn.Module):
+    """Codes for vectors of d numbers, the i-th of which has ``levels[i]`` levels; the first digit counts least.
+
+    Attributes
+    ----------
+    levels
+        Number of levels of each number, int32 ``[d]``.
+    codes
+        Size of the codebook, the product of the levels.
+    """
+
+    def __init__(self, levels: Sequence[int]) -> None:
+        super().__init__()
+        if not levels or any(isinstance(n, bool) or not isinstance(n, int) or n < 2 for n in levels):
+            raise InputError(f"The quantizer's levels are {list(levels)}; expected integers, each 2 or more.")
+        self.codes = prod(levels)
+        if self.codes >= 2**24:  # codes are summed in float32
+            raise InputError(f"The quantizer's levels {list(levels)} make {self.codes} codes; expected below 2^24.")
+        self.sizes = tuple(levels)
+        self.levels: Tensor
+        self.register_buffer("levels", torch.tensor(levels, dtype=torch.int32))
+
+    def bound(self, z: Tensor) -> Tensor:
+        """Squeeze numbers ``[…, d]`` between the lowest and the highest level; levels lie at integers.
+
+        Where their number is even, the integers are those from −n/2 to n/2 − 1.
+        """
+        reach = (self.levels - 1) * (1 + MARGIN) / 2
+        offset = torch.where(self.levels % 2 == 1, 0.0, 0.5)
+        return torch.tanh(z + torch.atanh(offset / reach)) * reach - offset
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Round ``[B, d, …]`` to levels in [−1, 1]; gradients pass as if nothing had been rounded."""
+        bounded = self.bound(z.float().movedim(1, -1))
+        rounded = bounded + (bounded.round() - bounded).detach()
+        return (rounded / (self.levels // 2)).movedim(-1, 1)
+
+    def encode(self, z: Tensor) -> Tensor:
+        """Return the codes of ``[B, d, …]``, int64 ``[B, …]``; whatever the numbers are, a code is in the codebook."""
+        digits = self.bound(z.float().movedim(1, -1)).round().nan_to_num(0.0).long() + self.levels // 2
+        digits = torch.minimum(digits.clamp(min=0), self.levels - 1)
+        return (digits * self._place()).sum(dim=-1)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Return the levels in [−1, 1] that codes ``[B, …]`` stand for, float32 ``[B, d, …]``."""
+        half = self.levels // 2
+        digits = codes.unsqueeze(-1) // self._place() % self.levels
+        return ((digits - half) / half).movedim(-1, 1)
+
+    def _place(self) -> Tensor:
+        """Return the value of each digit, int64 ``[d]``."""
+        return torch.cumprod(torch.cat([self.levels.new_ones(1), self.levels[:-1]]).long(), dim=0)

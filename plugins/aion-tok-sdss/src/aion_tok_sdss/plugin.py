@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aion_core.contract import ModalitySpec, ReaderSpec
+from aion_core.contract import ModalitySpec, ReaderSpec, SimulatorSpec
 from aion_core.plugins import hookimpl
 from aion_tok_sdss.specs import MODALITIES
 
@@ -24,4 +24,15 @@ def aion_readers() -> list[ReaderSpec]:
             reader="aion_tok_sdss.reader:SpectrumReader",
             modalities=(*(spec.key for spec in MODALITIES), "catalog_redshift"),
         ),
+    ]
+
+
+@hookimpl
+def aion_simulators() -> list[SimulatorSpec]:
+    return [
+        SimulatorSpec(
+            name="sdss_plate",
+            modalities=(*(spec.key for spec in MODALITIES), "catalog_redshift"),
+            simulator="aion_tok_sdss.simulator:SpectrumSimulator",
+        )
     ]

@@ -70,10 +70,15 @@ def require(folder: Path, name: str) -> Path:
     raise InputError(f"{folder} has no {name}.")
 
 
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def check_sha256(path: Path, expected: str) -> None:
     """Raise `InputError` unless a file has the SHA-256 that was published for it."""
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256(path)
     if found != expected:
         raise InputError(
             f"{path} has SHA-256 {found[:12]}…, but {expected[:12]}… was published: it is damaged or another "

@@ -45,6 +45,13 @@ class WeightAverage:
             self._swap(module)
 
     @torch.no_grad()
+    def settle(self, module: nn.Module) -> None:
+        """Give a module the averaged parameters for good."""
+        parameters = dict(module.named_parameters())
+        for name, average in self.tensors.items():
+            parameters[name].copy_(average)
+
+    @torch.no_grad()
     def _swap(self, module: nn.Module) -> None:
         parameters = dict(module.named_parameters())
         for name, average in self.tensors.items():

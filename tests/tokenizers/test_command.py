@@ -49,7 +49,7 @@ def test_training_writes_a_set_that_loads_and_reports_its_figures(
     }
     assert found["left_out"] == {
         "toy_image": "its plugin declares no tokenizer",
-        "toy_deep": "Network is trained by gradients; fitting in one pass does not apply",
+        "toy_deep": "Network is trained by gradients; name a recipe (--preset NAME or --config FILE.toml)",
     }
     assert [path.rpartition("/")[2] for path in found["skipped"]] == ["README.txt"]
 

@@ -1,0 +1,1 @@
+"""Recipes, as TOML; see `aion_core.tokenizers.training.config`."""

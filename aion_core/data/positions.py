@@ -47,6 +47,11 @@ class Places:
     def __len__(self) -> int:
         return len(self.number)
 
+    def __getitem__(self, rows: slice | npt.NDArray[Any]) -> Places:
+        """Return some of the places; `skipped` stays as it is."""
+        columns = {name: values[rows] for name, values in self.columns.items()}
+        return Places(columns, self.number[rows], self.row[rows], self.column[rows], self.skipped)
+
 
 def places_on(
     parts: Iterable[Mapping[str, npt.NDArray[Any]]], wcs: WCS, shape: tuple[int, int], catalogue: Path, image: Path

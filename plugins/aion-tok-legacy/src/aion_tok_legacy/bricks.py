@@ -58,3 +58,11 @@ def pixels(ra: npt.ArrayLike, dec: npt.ArrayLike, brick: npt.ArrayLike) -> tuple
     north = (np.cos(centre_dec) * np.sin(dec) - np.sin(centre_dec) * np.cos(dec) * np.cos(delta)) / depth
     scale = np.deg2rad(PIXEL_SCALE / 3600)
     return CENTRE + west / scale, CENTRE + north / scale
+
+
+def brick_at(ra: npt.ArrayLike, dec: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Return the ``BRICKID`` of the brick that ICRS positions in degrees lie in."""
+    first, count, _ = _rows()
+    row = np.clip(np.floor(np.asarray(dec) / STEP + ROWS / 2).astype(np.int64), 0, ROWS - 1)
+    column = np.floor(np.asarray(ra) % 360 / 360 * count[row]).astype(np.int64)
+    return first[row] + column

@@ -26,4 +26,11 @@ def aion_readers() -> list[ReaderSpec]:
             reader="aion_tok_legacy.reader:CatalogueReader",
             modalities=(*SCALARS, "catalog_sources"),
         ),
+        ReaderSpec(
+            name="legacy_image",
+            title="Legacy Surveys images: coadds of bricks and cut-outs, with the brick's tractor catalogue",
+            patterns=("*.fits", "*.fits.gz", "*.fits.fz"),
+            reader="aion_tok_legacy.images:ImageReader",
+            modalities=("legacy_image", "legacy_segmap", *SCALARS, "catalog_sources"),
+        ),
     ]

@@ -8,6 +8,7 @@ object was not observed. What the catalogue repeats from other surveys (Gaia) is
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ _PER_BAND = {f"{what}_{band}" for what in QUANTITIES for band in BANDS}
 _PER_CAMERA = {f"{camera}_{what}" for what in QUANTITIES for camera in ARRAYS}
 _IDENTITY = {"ra", "dec", "release", "brickid", "objid", "brick_primary"}
 WANTED = {*_IDENTITY, "ebv", "type", "fracdev", *ALIASES.values(), *_SHAPES, *_PER_BAND, *_PER_CAMERA}
+#: Why a row is skipped.
+ELSEWHERE = "BRICK_PRIMARY says that it belongs to another brick, whose file has it"
 #: What the lists of sources are made of.
 SOURCES = {"ra", "dec", "type", "fracdev", *_SHAPES}
 
@@ -71,36 +74,38 @@ class CatalogueReader(Reader):
 
     def read(self, path: Path, batch_size: int) -> Iterator[ObservationBatch]:
         with open_fits(path) as file:
-            surroundings = self._surroundings(file)
+            around = surroundings(file) if self.options.whole else None
             first = 0
             for columns in file.rows(WANTED, batch_size):
-                yield observed(columns, path, first, surroundings)
-                first += len(columns["ra"])
+                own = of_this_brick(columns)
+                rows = {name: column[own] for name, column in columns.items()}
+                batch = observed(rows, path, first + np.flatnonzero(own), around)
+                elsewhere = (f"row {first + row}" for row in np.flatnonzero(~own))
+                yield replace(batch, skipped=tuple(Skipped(row, ELSEWHERE) for row in elsewhere))
+                first += len(own)
 
-    def _surroundings(self, file: FitsFile) -> Surroundings | None:
-        """Return what finds the sources around objects; None where the file does not hold all of them."""
-        names = file.columns().keys()
-        of_targets = any(name.endswith("_target") for name in names)
-        if not self.options.whole or of_targets or not names >= {"brickid", "objid", "type"}:
-            return None
-        return Surroundings(file, SOURCES, lambda columns: _of_sources(columns, file.path))
+
+def of_this_brick(columns: Columns) -> npt.NDArray[np.bool_]:
+    """Return which rows are the brick's own, and not another's in whose file they are again."""
+    if "brick_primary" in columns:
+        return columns["brick_primary"].astype(bool)
+    return np.full(len(columns["ra"]), True)
+
+
+def surroundings(file: FitsFile) -> Surroundings | None:
+    """Return what finds the sources around a catalogue's objects; None where it is one of some sources only."""
+    names = file.columns().keys()
+    of_targets = any(name.endswith("_target") for name in names)
+    if of_targets or not names >= {"brickid", "objid", "type"}:
+        return None
+    return Surroundings(file, SOURCES, lambda columns: _of_sources(columns, file.path))
 
 
 def observed(
-    columns: Columns, path: Path, first: int, surroundings: Surroundings | None = None, all_rows: bool = False
+    columns: Columns, path: Path, numbers: npt.NDArray[np.int64], around: Surroundings | None = None
 ) -> ObservationBatch:
-    """Return the observations of a slice of rows, the first of which is row `first` (from 0) of the file.
-
-    Without `all_rows`, those of other bricks are skipped.
-    """
+    """Return what the catalogue says of some of its rows; `numbers` are theirs in the file, from 0."""
     columns = _spelt_as_now(columns)
-    primary = columns.get("brick_primary", np.full(len(columns["ra"]), True)).astype(bool) | all_rows
-    skipped = tuple(
-        Skipped(f"row {first + row}", "BRICK_PRIMARY says that it belongs to another brick, whose file has it")
-        for row in np.flatnonzero(~primary)
-    )
-    identifiers = _identifiers(columns, path, first)[primary]
-    columns = {name: column[primary] for name, column in columns.items()}
     values = {f"legacy_flux_{b}": _flux(columns, b, path) for b in BANDS if f"flux_{b}" in columns}
     if "ebv" in columns:
         values["legacy_ebv"] = _numbers(columns, "ebv", path)
@@ -109,10 +114,10 @@ def observed(
     for key, value in values.items():
         rows = np.flatnonzero(np.isfinite(value))
         data[key] = (Scalar(value[rows]), rows)
-    ra, dec = (_numbers(columns, name, path) for name in ("ra", "dec"))
-    if surroundings is not None:
-        data["catalog_sources"] = surroundings(ra, dec, columns["brickid"].astype(np.int64))
-    return ObservationBatch(identifiers, ra, dec, data, skipped)
+    ra, dec = _numbers(columns, "ra", path) % 360, _numbers(columns, "dec", path)
+    if around is not None:
+        data["catalog_sources"] = around(ra, dec, columns["brickid"].astype(np.int64))
+    return ObservationBatch(_identifiers(columns, path, numbers), ra, dec, data)
 
 
 def _spelt_as_now(columns: Columns) -> Columns:
@@ -145,7 +150,7 @@ def _numbers(columns: Columns, name: str, path: Path) -> npt.NDArray[np.float64]
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def _identifiers(columns: Columns, path: Path, first: int) -> npt.NDArray[np.str_]:
+def _identifiers(columns: Columns, path: Path, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.str_]:
     """Return ``RELEASE-BRICKID-OBJID``, which is unique in all releases, else ``<file stem>-<row from 0>``.
 
     Before DR4 there is no number of the release: ``BRICKID-OBJID``, unique within one of them.
@@ -155,7 +160,7 @@ def _identifiers(columns: Columns, path: Path, first: int) -> npt.NDArray[np.str
     if names[-2:] == ["brickid", "objid"] and all(part.dtype.kind in "iu" for part in parts):
         return np.array(["-".join(map(str, row)) for row in zip(*parts, strict=True)], dtype=str)
     stem = path.name.partition(".fits")[0]
-    return np.array([f"{stem}-{first + i}" for i in range(len(columns["ra"]))], dtype=str)
+    return np.array([f"{stem}-{number}" for number in numbers], dtype=str)
 
 
 def _flux(columns: Columns, band: str, path: Path) -> npt.NDArray[np.float64]:

@@ -18,6 +18,7 @@ from aion_core.contract import AionError, did_you_mean
 VERBS = {
     "plugins": "what is installed: surveys, modalities, readers, and what failed to load",
     "tokenizer": "fit tokenizers to data, and measure them",
+    "show": "plot objects as they are read",
     "tokenize": "turn survey files into token stores",
     "store": "look into token stores",
     "train": "train a model on token stores",

@@ -6,6 +6,7 @@ of one variable, tabulated once; ellipticity, position and pixel are factors. Fl
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,8 +21,8 @@ Bool = npt.NDArray[np.bool_]
 #: Half-light radii of bulge and disc against the galaxy's.
 BULGE, DISC = 0.55, 1.1
 #: Stamp sizes (pixels) that objects are rendered on, the smallest that holds them.
-_STAMPS = (32, 64, 128, 256)
-_BATCH = {32: 256, 64: 64, 128: 16, 256: 4}
+_STAMPS = (32, 64, 128, 256, 512)
+_BATCH = {32: 256, 64: 64, 128: 16, 256: 4, 512: 1}
 
 
 @dataclass(frozen=True)
@@ -53,53 +54,17 @@ class Camera:
         """Return fluxes in maggies as counts."""
         return maggies * 10 ** (0.4 * self.zero_point)
 
-    def render(
-        self, shape: tuple[int, int], x: Float, y: Float, counts: Float, objects: MockObjects, bulge: Float
-    ) -> Float:
-        """Return the noiseless image ``[H, W]`` of objects at pixel positions (0 is the first pixel's centre).
-
-        `counts` are total fluxes ``[B]``, `bulge` the bulge's share in this band.
-        """
-        image = np.zeros(shape, np.float32)
-        extent = 2 * (2.5 * self.seeing + 4.5 * objects.radius) / self.pixel_scale
-        bright = np.clip(np.log10(np.clip(counts / self.noise, 1, None)), 0, 5) / 3.2
-        stamp = np.array(_STAMPS)[np.clip(np.searchsorted(_STAMPS, extent * (0.6 + bright)), 0, len(_STAMPS) - 1)]
-        for size in _STAMPS:
-            chosen = np.flatnonzero(stamp == size)
-            for start in range(0, len(chosen), _BATCH[size]):
-                rows = chosen[start : start + _BATCH[size]]
-                left, low = np.floor(x[rows]).astype(int), np.floor(y[rows]).astype(int)
-                stamps = self.stamps(size, x[rows] - left, y[rows] - low, objects[rows], bulge[rows])
-                stamps *= counts[rows, None, None].astype(np.float32)
-                for values, column, line in zip(stamps, left - size // 2, low - size // 2, strict=True):
-                    _add(image, values, line, column)
-        return image
-
-    def stamps(self, size: int, dx: Float, dy: Float, objects: MockObjects, bulge: Float) -> Float:
-        """Return images of unit flux ``[B, size, size]``, centred `dx`, `dy` pixels off pixel ``size // 2``."""
-        ky = 2 * np.pi * np.fft.fftfreq(size)[:, None]
-        kx = 2 * np.pi * np.fft.rfftfreq(size)[None]
-        angle = np.radians(objects.position_angle)
-        round_ = ~np.isfinite(angle)
-        # Position angles count from north through east; east is to the left, so the major axis lies at (−sin, cos).
-        sin, cos = np.where(round_, 0, np.sin(angle)), np.where(round_, 1, np.cos(angle))
-        ratio = np.where(round_, 1, objects.axis_ratio)[:, None, None]
-        along = -sin[:, None, None] * kx + cos[:, None, None] * ky
-        across = cos[:, None, None] * kx + sin[:, None, None] * ky
-        radius = (objects.radius / self.pixel_scale)[:, None, None]
-        k = np.sqrt(along**2 + (ratio * across) ** 2) * radius
-        share = bulge[:, None, None]
-        transform = share * sersic_transform(4.0, k * BULGE) + (1 - share) * sersic_transform(1.0, k * DISC)
-        transform = np.where(radius > 0, transform, 1.0)
-        shift = np.exp(-1j * (kx * (dx[:, None, None] + size // 2) + ky * (dy[:, None, None] + size // 2)))
-        optics = self.psf_transform(np.sqrt(kx**2 + ky**2)) * np.sinc(kx / (2 * np.pi)) * np.sinc(ky / (2 * np.pi))
-        return np.fft.irfft2(transform * shift * optics, s=(size, size)).astype(np.float32)
-
     def psf_transform(self, k: Float) -> Float:
         """Return the Fourier transform of the PSF at wave numbers in radians per pixel."""
         width = self.seeing / self.pixel_scale / (2 * np.sqrt(2 ** (1 / self.beta) - 1))
         table = _transform("moffat", self.beta)
         return np.interp(np.log(np.clip(k * width, 1e-4, None)), *table)
+
+    def optics(self, size: int) -> Float:
+        """Return the transform of PSF and pixel on the grid of a stamp's `rfft2`, float32 ``[size, size // 2 + 1]``."""
+        ky, kx = _wave_numbers(size)
+        psf = self.psf_transform(np.hypot(kx, ky))
+        return (psf * np.sinc(kx / (2 * np.pi)) * np.sinc(ky / (2 * np.pi))).astype(np.float32)
 
     def noisy(self, image: Float, rng: np.random.Generator) -> tuple[Float, Float]:
         """Return an image with noise added, and its variance: the sky's, and the photons of what is on it."""
@@ -107,34 +72,84 @@ class Camera:
         return image + np.sqrt(variance) * rng.standard_normal(image.shape, dtype=np.float32), variance
 
 
+def render(
+    cameras: Mapping[str, Camera],
+    shape: tuple[int, int],
+    x: Float,
+    y: Float,
+    counts: Mapping[str, Float],
+    objects: MockObjects,
+    bulge: Mapping[str, Float],
+) -> dict[str, Float]:
+    """Return the noiseless image ``[H, W]`` of objects in each band.
+
+    Parameters
+    ----------
+    cameras
+        By band; all of one pixel scale.
+    x, y
+        Pixel positions ``[B]``; 0 is the middle of the first pixel.
+    counts, bulge
+        Total flux, and the bulge's share of it, by band, ``[B]``.
+    """
+    images = {band: np.zeros(shape, np.float32) for band in cameras}
+    stamp = np.max([_stamp_sizes(camera, counts[band], objects) for band, camera in cameras.items()], axis=0)
+    scale = next(iter(cameras.values())).pixel_scale
+    for size in _STAMPS:
+        chosen = np.flatnonzero(stamp == size)
+        optics = {band: camera.optics(size) for band, camera in cameras.items()} if len(chosen) else {}
+        for start in range(0, len(chosen), _BATCH[size]):
+            rows = chosen[start : start + _BATCH[size]]
+            left, low = np.floor(x[rows]).astype(int), np.floor(y[rows]).astype(int)
+            core, disc = transforms(size, x[rows] - left, y[rows] - low, objects[rows], scale)
+            for band, image in images.items():
+                total = counts[band][rows, None, None].astype(np.float32)
+                share = bulge[band][rows, None, None].astype(np.float32)
+                stamps = np.fft.irfft2((disc + share * (core - disc)) * optics[band] * total, s=(size, size))
+                for values, column, line in zip(stamps, left - size // 2, low - size // 2, strict=True):
+                    _add(image, values, line, column)
+    return images
+
+
+def _stamp_sizes(camera: Camera, counts: Float, objects: MockObjects) -> npt.NDArray[np.int64]:
+    """Return the pixels across that hold what is above the noise of each object: more for the bright and large."""
+    extent = 2 * (2.5 * camera.seeing + 4.5 * objects.radius) / camera.pixel_scale
+    bright = np.clip(np.log10(np.clip(counts / camera.noise, 1, None)), 0, 5) / 3.2
+    return np.array(_STAMPS)[np.clip(np.searchsorted(_STAMPS, extent * (0.6 + bright)), 0, len(_STAMPS) - 1)]
+
+
+def transforms(size: int, dx: Float, dy: Float, objects: MockObjects, scale: float) -> tuple[Float, Float]:
+    """Return the transforms of bulges and discs of unit flux, complex64 ``[B, size, size // 2 + 1]``.
+
+    They are centred `dx`, `dy` pixels off pixel ``size // 2`` and not convolved with anything.
+    """
+    ky, kx = _wave_numbers(size)
+    shift = np.exp(-1j * kx * (dx[:, None, None] + size // 2)).astype(np.complex64)
+    shift = shift * np.exp(-1j * ky * (dy[:, None, None] + size // 2)).astype(np.complex64)
+    core, disc = shift, shift
+    extended = np.flatnonzero(objects.radius > 0)
+    if len(extended):
+        core, disc = shift.copy(), shift.copy()
+        part = objects[extended]
+        angle = np.radians(part.position_angle)[:, None, None]
+        # Position angles count from north through east; east is to the left, so the major axis lies at (−sin, cos).
+        along = -np.sin(angle) * kx + np.cos(angle) * ky
+        across = (np.cos(angle) * kx + np.sin(angle) * ky) * part.axis_ratio[:, None, None]
+        k = np.hypot(along, across) * (part.radius / scale)[:, None, None]
+        core[extended] *= sersic_transform(4.0, k * BULGE).astype(np.float32)
+        disc[extended] *= sersic_transform(1.0, k * DISC).astype(np.float32)
+    return core, disc
+
+
+def _wave_numbers(size: int) -> tuple[Float, Float]:
+    """Return ky and kx of a stamp's `rfft2`, radians per pixel."""
+    return 2 * np.pi * np.fft.fftfreq(size)[:, None], 2 * np.pi * np.fft.rfftfreq(size)[None]
+
+
 def bulge_share(objects: MockObjects, wavelength: float) -> Float:
     """Return the bulge's share of the light at a wavelength ``[B]``: bulges are redder than discs."""
     share = np.nan_to_num(objects.bulge_fraction)
     return np.clip(share * (wavelength / 6200.0 / (1 + objects.redshift)) ** 0.6 * 1.1, 0, 1)
-
-
-def faint_neighbours(rng: np.random.Generator, area: float, limit: float) -> dict[str, Float]:
-    """Draw faint background galaxies over an area (arcmin²) from 22nd magnitude to a limit.
-
-    Returns
-    -------
-    dict
-        ``magnitude`` (6200 Å), ``colour`` per decade of wavelength, ``radius`` (arcsec), ``axis_ratio``,
-        ``position_angle``, ``bulge_fraction``. Counts grow by 0.35 dex per magnitude from 6 per arcmin² at 23
-        (Metcalfe et al. 2001, MNRAS 323, 795).
-    """
-    slope = 0.35 * np.log(10)
-    count = rng.poisson(area * 6.0 * (10 ** (0.35 * (limit - 23)) - 10 ** (0.35 * (22 - 23))))
-    magnitude = 22 + np.log1p(rng.random(count) * (np.exp(slope * (limit - 22)) - 1)) / slope
-    return {
-        "magnitude": magnitude,
-        "colour": rng.normal(1.6, 1.4, count),
-        "radius": np.clip(0.45 * 10 ** (-0.12 * (magnitude - 23)) * np.exp(0.35 * rng.normal(size=count)), 0.08, 2),
-        "axis_ratio": rng.uniform(0.25, 1, count),
-        "position_angle": rng.uniform(0, 180, count),
-        "bulge_fraction": rng.uniform(0, 0.4, count),
-        "redshift": np.zeros(count),
-    }
 
 
 def _add(image: Float, stamp: Float, line: int, column: int) -> None:
@@ -156,7 +171,7 @@ def sersic_transform(index: float, k: Float) -> Float:
 @lru_cache(maxsize=8)
 def _transform(profile: str, parameter: float) -> tuple[Float, Float]:
     """Return log k and the Hankel transform of a profile of unit flux, by brute force."""
-    radius = np.geomspace(1e-7, 400.0, 60000)
+    radius = np.geomspace(1e-6, 300.0, 24000)
     if profile == "sersic":
         # Ciotti & Bertin 1999 (A&A 352, 447), equation 18
         b = 2 * parameter - 1 / 3 + 4 / (405 * parameter) + 46 / (25515 * parameter**2)
@@ -164,7 +179,7 @@ def _transform(profile: str, parameter: float) -> tuple[Float, Float]:
     else:
         surface = (1 + radius**2) ** -parameter
     weight = surface * radius**2  # dr = r d(ln r)
-    k = np.geomspace(1e-4, 300, 300)
+    k = np.geomspace(1e-4, 300, 200)
     values = np.array([np.sum(weight * _bessel(radius * at)) for at in k]) / weight.sum()
     values[0] = 1.0
     return np.log(k), values

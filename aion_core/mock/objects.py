@@ -42,7 +42,7 @@ _BLOCK = 250
 
 #: Unit of each column of the truth table that has one.
 UNITS = {
-    "ra": "deg", "dec": "deg", "ebv": "mag", "age": "Gyr",
+    "ra": "deg", "dec": "deg", "field_ra": "deg", "field_dec": "deg", "ebv": "mag", "age": "Gyr",
     "onset": "Gyr", "tau": "Gyr", "a_v": "mag", "line_width": "km/s", "radius_kpc": "kpc",
     "radius": "arcsec", "position_angle": "deg", "teff": "K", "distance": "pc",
     "parallax": "mas", "stellar_radius": "solRad", "magnitude": "mag",
@@ -200,7 +200,7 @@ def _field(seed: int, field: int) -> dict[str, npt.NDArray[Any]]:
     rng = generator("mock sky", seed, field)
     number = np.arange(FIELD)
     kind = rng.choice(3, FIELD, p=_SHARES)
-    ra, dec = _positions(rng)
+    centre, ra, dec = _positions(rng)
     columns: dict[str, npt.NDArray[Any]] = {
         "object_id": (np.int64(seed) << 32) + field * FIELD + number,
         "field": np.full(FIELD, field),
@@ -208,6 +208,8 @@ def _field(seed: int, field: int) -> dict[str, npt.NDArray[Any]]:
         "kind": kind,
         "ra": ra,
         "dec": dec,
+        "field_ra": np.full(FIELD, centre[0]),
+        "field_dec": np.full(FIELD, centre[1]),
         "ebv": np.clip(0.04 * np.exp(0.6 * rng.normal()) * (1 + 0.05 * rng.normal(size=FIELD)), 0.003, 0.8),
     }
     counts = np.bincount(kind, minlength=3)
@@ -235,11 +237,11 @@ def _galaxies(rng: np.random.Generator, count: int) -> dict[str, npt.NDArray[Any
     return galaxies.draw(rng, count, cosmology.age(redshift), redshift)
 
 
-def _positions(rng: np.random.Generator) -> tuple[Float, Float]:
-    """Return positions in a field, whose centre lies in one of the two areas; degrees."""
+def _positions(rng: np.random.Generator) -> tuple[tuple[float, float], Float, Float]:
+    """Return the centre of a field, which lies in one of the two areas, and positions in it; degrees."""
     west, east, south, north = OVERLAP if rng.random() < 0.5 else REST
     low, high = np.sin(np.radians((south, north)))
     dec = np.degrees(np.arcsin(rng.uniform(low, high)))
     ra = rng.uniform(west, east)
     x, y = rng.uniform(-WIDTH / 2, WIDTH / 2, (2, FIELD))
-    return ra + x / np.cos(np.radians(dec)), dec + y
+    return (ra, dec), ra + x / np.cos(np.radians(dec)), dec + y

@@ -1,25 +1,44 @@
-"""Which rows of a catalogue lie on an image, and on which pixels.
+"""Where objects are on images: at the rows of a catalogue that lie on one, or at the centre of a cut-out.
 
 A catalogue may be that of a whole survey: it is streamed, and only the rows on the image are kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from aion_core.contract import InputError
-from aion_core.data.reader import Skipped
+from aion_core.contract.modality import Frozen
+from aion_core.data.reader import ObservationBatch, Skipped
 from aion_core.data.stamps import nearest_pixels
 from aion_core.data.tables import numbers
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
+
+    from aion_core.data.fits import FitsImage
+
+#: A piece of sky of this many pixels or less a side is a cut-out, whose object is at its centre.
+CUTOUT = 1024
+
+
+class StampOptions(Frozen):
+    """Options of a reader that cuts stamps out of images."""
+
+    #: Width and height of the stamps in pixels; tokenizers use the middle 96.
+    size: int = Field(default=96, ge=8, le=1024)
+    #: Table with the positions of the objects, columns ``ra`` and ``dec`` in degrees; a relative path begins in the
+    #: current folder. Default: what the reader finds beside the image, or else the centre of a cut-out.
+    positions: Path | None = None
+    #: Column of that table with the objects' identifiers; without it, they are ``<name of the table>-<row>``.
+    identifier: str = "object_id"
 
 
 @dataclass(frozen=True)
@@ -117,3 +136,56 @@ def _sorted(
     columns = {name: np.concatenate([part[name] for part in kept])[order] for name in kept[0]}
     number, row, column = where[:, order]
     return Places(columns, number.astype(np.int64), row, column, tuple(unknown))
+
+
+def named(places: Places, catalogue: Path, identifier: str) -> ObservationBatch:
+    """Return objects of which the catalogue says no more than where they are, and what they are called."""
+    stem = catalogue.name.partition(".")[0]
+    given = places.columns.get(identifier.lower())
+    names = [f"{stem}-{n}" for n in places.number] if given is None else [str(name).strip() for name in given]
+    ra, dec = (numbers(places.columns, name, catalogue) for name in ("ra", "dec"))
+    return ObservationBatch(np.array(names, dtype=str), ra % 360, dec)
+
+
+def centre_of(path: Path, name: str, wcs: WCS, shape: tuple[int, int]) -> tuple[Places, ObservationBatch]:
+    """Return the place of the object at the centre of a cut-out, and the object.
+
+    Raises
+    ------
+    InputError
+        If the image is larger than cut-outs are.
+    """
+    height, width = shape
+    if max(height, width) > CUTOUT:
+        raise InputError(
+            f"{path}: the image has {width} × {height} pixels, and no catalogue says where its objects are; name "
+            "a table with columns ra and dec as the option `positions` of its reader (--readers FILE.toml)."
+        )
+    y, x = (height - 1) / 2, (width - 1) / 2
+    ra, dec = (np.array([float(v)]) for v in wcs.all_pix2world(x, y, 0))
+    place = Places({}, np.zeros(1, np.int64), np.floor([y + 0.5]), np.floor([x + 0.5]), ())
+    return place, ObservationBatch(np.array([name]), ra % 360, dec)
+
+
+def pixel_scale(wcs: WCS) -> float:
+    """Return arcsec per pixel, rounded so that the numerical noise of headers makes no difference."""
+    from astropy.wcs.utils import proj_plane_pixel_area
+
+    return round(float(np.sqrt(proj_plane_pixel_area(wcs))) * 3600, 5)
+
+
+def check_alike(images: Sequence[FitsImage]) -> None:
+    """Raise `InputError` if images differ in shape (of their last two axes), or show different parts of the sky."""
+    first = images[0]
+    height, width = first.shape[-2:]
+    corners = first.wcs.pixel_to_world_values([0, width - 1], [0, height - 1])
+    other = f"HDU {first.hdu} of {first.path.name}"
+    for image in images[1:]:
+        if image.shape[-2:] != (height, width):
+            raise InputError(
+                f"{image.path}: HDU {image.hdu} is {image.shape[-1]} × {image.shape[-2]} pixels, but {other} is "
+                f"{width} × {height}; the planes of one piece of sky must agree."
+            )
+        x, y = image.wcs.world_to_pixel_values(*corners)
+        if not (np.abs(x - [0, width - 1]) < 0.1).all() or not (np.abs(y - [0, height - 1]) < 0.1).all():
+            raise InputError(f"{image.path}: HDU {image.hdu} shows another part of the sky than {other}.")

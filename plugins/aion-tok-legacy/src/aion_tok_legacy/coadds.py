@@ -19,6 +19,7 @@ import numpy as np
 
 from aion_core.contract import InputError
 from aion_core.data.fits import FitsFile, FitsImage, open_fits
+from aion_core.data.positions import check_alike
 from aion_core.data.stamps import Sliceable
 
 if TYPE_CHECKING:
@@ -62,13 +63,6 @@ class Coadd:
     def shape(self) -> tuple[int, int]:
         height, width = self.flux[self.bands[0]].shape
         return height, width
-
-    @property
-    def pixel_scale(self) -> float:
-        """Arcsec per pixel; rounded, so that the numerical noise of headers makes no difference."""
-        from astropy.wcs.utils import proj_plane_pixel_area
-
-        return round(float(np.sqrt(proj_plane_pixel_area(self.wcs))) * 3600, 5)
 
 
 class Plane:
@@ -130,7 +124,7 @@ def open_coadd(paths: Sequence[Path], stack: ExitStack) -> Coadd:
         raise InputError(f"{paths[0]}: no image in one of the bands {', '.join(BANDS)} is in this file or beside it.")
     # The cut-out service hands out a piece of each brick that a field touches; the largest is the most complete.
     piece = max(with_flux, key=lambda found: np.prod(found.images[0].shape[-2:]))
-    _check_alike(piece)
+    check_alike(piece.images)
     flux = {band: piece.planes["image"][band] for band in BANDS if band in piece.planes["image"]}
     header = piece.images[0].header
     return Coadd(
@@ -179,20 +173,3 @@ def bands_of(header: Header) -> list[str]:
         return [str(header[f"BAND{i}"]).strip().lower() for i in range(100) if f"BAND{i}" in header]
     one = header.get("BAND", header.get("FILTER", header.get("BANDS", "")))
     return [str(one).strip().lower()]
-
-
-def _check_alike(piece: _Found) -> None:
-    """Refuse planes of different shapes, or of different parts of the sky."""
-    first = piece.images[0]
-    height, width = first.shape[-2:]
-    corners = first.wcs.pixel_to_world_values([0, width - 1], [0, height - 1])
-    other = f"HDU {first.hdu} of {first.path.name}"
-    for image in piece.images[1:]:
-        if image.shape[-2:] != (height, width):
-            raise InputError(
-                f"{image.path}: HDU {image.hdu} is {image.shape[-1]} × {image.shape[-2]} pixels, but {other} is "
-                f"{width} × {height}; planes of one piece of sky must agree."
-            )
-        x, y = image.wcs.world_to_pixel_values(*corners)
-        if not (np.abs(x - [0, width - 1]) < 0.1).all() or not (np.abs(y - [0, height - 1]) < 0.1).all():
-            raise InputError(f"{image.path}: HDU {image.hdu} shows another part of the sky than {other}.")

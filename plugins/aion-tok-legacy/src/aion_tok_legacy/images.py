@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
 
 from aion_core.contract import InputError
-from aion_core.contract.modality import Frozen
 from aion_core.data.files import NotClaimedError
 from aion_core.data.fits import FitsFile, fits_headers
-from aion_core.data.positions import Places, places_on
+from aion_core.data.positions import Places, StampOptions, centre_of, named, pixel_scale, places_on
 from aion_core.data.reader import ObservationBatch, Reader, Skipped
 from aion_core.data.stamps import Stamps, cut_stamps
-from aion_core.data.tables import Table, numbers, open_table
+from aion_core.data.tables import Table, open_table
 from aion_core.observations import Image, Observation, ScalarField
 from aion_tok_legacy.coadds import (
     BANDS,
@@ -44,33 +42,17 @@ if TYPE_CHECKING:
 
 #: Stamps of a batch at most: some 60 MB of 96 × 96 pixels in four bands.
 MOST = 128
-#: A piece of sky of this many pixels or less a side is a cut-out, whose object is at its centre.
-CUTOUT = 1024
 #: Mask bits that say that a pixel was not measured in a band: saturated, or masked in every exposure. The others say
 #: what is near (a bright star, a galaxy, a cluster), whose brick it is, or concern WISE.
 BAD_BITS = {"g": (2, 5), "r": (3, 6), "z": (4, 7), "i": (14, 15)}
 #: What the cut-out service calls those of its layers that are the Legacy Surveys'.
 OWN = re.compile(r"decals|decaps|mzls|bass|legacy|\bls-|\bdr\d", re.IGNORECASE)
 
-Bools = npt.NDArray[np.bool_]
-
-
-class ImageOptions(Frozen):
-    """Options of the image reader."""
-
-    #: Width and height of the stamps in pixels; tokenizers use the middle 96.
-    size: int = Field(default=96, ge=8, le=1024)
-    #: Table with the positions of the objects, columns ``ra`` and ``dec`` in degrees; a relative path begins in the
-    #: current folder. Default: the tractor file of the brick, or else the centre of a cut-out.
-    positions: Path | None = None
-    #: Column of that table with the objects' identifiers; without it, they are ``<name of the table>-<row>``.
-    identifier: str = "object_id"
-
 
 class ImageReader(Reader):
     """Reads coadds of bricks and cut-outs, with what belongs to them: bands, inverse variance, mask bits, catalogue."""
 
-    Options = ImageOptions
+    Options = StampOptions
 
     def claims(self, path: Path) -> bool:
         """Whether the file is a plane of a brick's coadd, or from the cut-out service.
@@ -131,8 +113,8 @@ class ImageReader(Reader):
             if tractor:
                 batch = observed(some.columns, path, some.number, around)
             else:
-                batch = _named(some, path, label)
-            data = {**batch.data, **_measured(coadd, some.row, some.column, self.options.size)}
+                batch = named(some, path, label)
+            data = {**batch.data, **_measured(coadd, some, self.options.size)}
             yield replace(batch, data=data, skipped=skipped if first == 0 else ())
 
 
@@ -160,40 +142,22 @@ def _has_pixels(header: Header) -> bool:
 
 def _centre(coadd: Coadd, size: int) -> ObservationBatch:
     """Return the object at the centre of a cut-out."""
-    height, width = coadd.shape
-    if max(height, width) > CUTOUT:
-        raise InputError(
-            f"{coadd.path}: the image has {width} × {height} pixels, and no catalogue says where its objects are; put "
-            "the brick's tractor file beside it, or name a table of positions (option positions of legacy_image)."
-        )
-    y, x = (height - 1) / 2, (width - 1) / 2
-    ra, dec = (np.array([float(v)]) for v in coadd.wcs.all_pix2world(x, y, 0))
     match = BRICK_FILE.fullmatch(coadd.path.name)
     name = (match["head"] + match["tail"] if match else coadd.path.name).partition(".fits")[0]
-    data = _measured(coadd, np.floor([y + 0.5]), np.floor([x + 0.5]), size)
-    if not any(len(rows) for _, rows in data.values()):
+    place, batch = centre_of(coadd.path, name, coadd.wcs, coadd.shape)
+    data = _measured(coadd, place, size)
+    if not len(data["legacy_image"][1]):
         none = np.zeros(0)
         return ObservationBatch(np.zeros(0, "U1"), none, none, {}, (Skipped(name, "every pixel is masked"),))
-    return ObservationBatch(np.array([name]), ra % 360, dec, data)
+    return replace(batch, data=data)
 
 
-def _named(places: Places, path: Path, label: str) -> ObservationBatch:
-    """Return objects at positions of which nothing else is known."""
-    stem = path.name.partition(".")[0]
-    given = places.columns.get(label)
-    names = [f"{stem}-{n}" for n in places.number] if given is None else [str(name).strip() for name in given]
-    ra, dec = (numbers(places.columns, name, path) for name in ("ra", "dec"))
-    return ObservationBatch(np.array(names, dtype=str), ra % 360, dec)
-
-
-def _measured(
-    coadd: Coadd, row: npt.NDArray[np.float64], column: npt.NDArray[np.float64], size: int
-) -> dict[str, tuple[Observation, npt.NDArray[np.int64]]]:
+def _measured(coadd: Coadd, places: Places, size: int) -> dict[str, tuple[Observation, npt.NDArray[np.int64]]]:
     """Return stamps about pixels of a coadd and their segmentation maps, of the objects that have any good pixel."""
     planes = {f"{kind} {b}": p for kind in ("flux", "ivar") for b, p in getattr(coadd, kind).items()}
     if coadd.maskbits is not None:
         planes["maskbits"] = coadd.maskbits
-    stamps = cut_stamps(planes, row, column, size)
+    stamps = cut_stamps(planes, places.row, places.column, size)
     image = _image(coadd, stamps)
     assert image.mask is not None
     rows = np.flatnonzero((~image.mask).flatten(1).any(1).numpy())
@@ -223,4 +187,4 @@ def _image(coadd: Coadd, stamps: Stamps) -> Image:
     if ivar is not None:
         ivar[bad] = 0
     names = [f"DES-{band.upper()}" for band in bands]
-    return Image(flux, names, ivar, bad, zero_point=ZERO_POINT, pixel_scale=coadd.pixel_scale)
+    return Image(flux, names, ivar, bad, zero_point=ZERO_POINT, pixel_scale=pixel_scale(coadd.wcs))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aion_core.contract import ModalitySpec, ReaderSpec
+from aion_core.contract import ModalitySpec, ReaderSpec, SimulatorSpec
 from aion_core.plugins import hookimpl
 from aion_tok_legacy.specs import MODALITIES
 
@@ -33,4 +33,15 @@ def aion_readers() -> list[ReaderSpec]:
             reader="aion_tok_legacy.images:ImageReader",
             modalities=("legacy_image", "legacy_segmap", *SCALARS, "catalog_sources"),
         ),
+    ]
+
+
+@hookimpl
+def aion_simulators() -> list[SimulatorSpec]:
+    return [
+        SimulatorSpec(
+            name="legacy_brick",
+            modalities=(*(spec.key for spec in MODALITIES), "catalog_sources"),
+            simulator="aion_tok_legacy.simulator:BrickSimulator",
+        )
     ]

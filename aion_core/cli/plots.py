@@ -136,8 +136,9 @@ def _spectrum(figure: Any, spectrum: Spectrum, spec: ModalitySpec) -> None:
     if ivar is not None:
         sigma = np.divide(1, np.sqrt(np.where(bad, 1, ivar)))
         axes.fill_between(wavelength, good - sigma, good + sigma, color=GOOD, alpha=0.2, linewidth=0)
+    shaded = bad | np.append(False, bad[:-1])  # one pixel alone would have no width
     axes.fill_between(
-        wavelength, 0, 1, where=bad, transform=axes.get_xaxis_transform(), color=BAD, alpha=0.25, linewidth=0
+        wavelength, 0, 1, where=shaded, transform=axes.get_xaxis_transform(), color=BAD, alpha=0.25, linewidth=0
     )
     axes.set_ylim(_limits(good))
     axes.set_xlabel("vacuum wavelength / Å", fontsize=7)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aion_core.contract import ModalitySpec, SimulatorSpec
+from aion_core.contract import ModalitySpec, ReaderSpec, SimulatorSpec
 from aion_core.plugins import hookimpl
 from aion_tok_hsc.specs import MODALITIES
 

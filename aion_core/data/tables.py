@@ -120,6 +120,11 @@ class WholeTable:
     def columns(self) -> dict[str, str]:
         return {name.lower(): name for name in reversed(self._table.colnames)}
 
+    def units(self) -> dict[str, str]:
+        """Return the units of columns that have one, by lower-case name, in astropy's syntax."""
+        found = {name.lower(): self._table[name].unit for name in reversed(self._table.colnames)}
+        return {low: unit.to_string() for low, unit in found.items() if unit is not None}
+
     def rows(self, names: Collection[str], batch_size: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
         columns = {low: _plain(self._table[name]) for low, name in self.columns().items() if low in names}
         for start in range(0, len(self._table), batch_size):

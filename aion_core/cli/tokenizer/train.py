@@ -62,6 +62,8 @@ def _show(found: dict[str, Any], args: argparse.Namespace) -> None:
                 f"{name}: stopped by {training['stopped_by']} at step {training['step']}, saved in "
                 f"{training['folder']}; run the same command to continue."
             )
+        elif not any("held_out" in found["modalities"].get(key, {}) for key in training["modalities"]):
+            print(f"{name}: no object is held out, so there are no figures: raise data.split.fraction or .order.")
     few = [
         key
         for key, figures in found["modalities"].items()

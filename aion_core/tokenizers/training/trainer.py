@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -30,6 +31,7 @@ from aion_core.engine import (
     set_learning_rate,
 )
 from aion_core.files import read_safetensors, write_json, write_safetensors
+from aion_core.plugins import Registry, load_registry
 from aion_core.tokenizers.base import Tokenizer
 from aion_core.tokenizers.quality import Quality
 from aion_core.tokenizers.sets import TokenizerSet
@@ -194,9 +196,11 @@ class TokenizerTrainer:
 
     def tokenizer_set(self) -> TokenizerSet:
         """Return the tokenizers as a set; their weights are the present ones, not the averaged."""
-        from aion_core.plugins import load_registry
+        return TokenizerSet(self.tokenizers.values(), self._registry)
 
-        return TokenizerSet(self.tokenizers.values(), load_registry())
+    @cached_property
+    def _registry(self) -> Registry:
+        return load_registry()
 
     def settle(self) -> None:
         """Give the tokenizers their averaged weights for good, where there are any; training is over."""

@@ -151,7 +151,7 @@ every = 1000
 objects = 64
 page = 0
 [checkpoint]
-every = 5
+every = {every}
 """
 
 
@@ -205,9 +205,9 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         np.savez(path, ra=rng.uniform(0, 360, count), dec=rng.uniform(-60, 60, count), **arrays, **more)
         return path
 
-    def config(name: str = "recipe", steps: int = 20, optimizer: str = "") -> Path:
+    def config(name: str = "recipe", steps: int = 20, optimizer: str = "", every: int = 5) -> Path:
         path = tmp_path / f"{name}.toml"
-        path.write_text(CONFIG.format(steps=steps, optimizer=optimizer))
+        path.write_text(CONFIG.format(steps=steps, optimizer=optimizer, every=every))
         return path
 
     return SimpleNamespace(write=write, config=config, data=tmp_path / "data", out=tmp_path / "set", site=site)
@@ -251,3 +251,9 @@ def wait_for_checkpoint(process: subprocess.Popen[str], run: Path) -> None:
 def stop(process: subprocess.Popen[str], number: signal.Signals) -> tuple[str, str]:
     process.send_signal(number)
     return process.communicate()
+
+
+@pytest.fixture
+def runs() -> SimpleNamespace:
+    """What tests do with run folders and processes."""
+    return SimpleNamespace(losses=losses, parameters=parameters, wait=wait_for_checkpoint, stop=stop)

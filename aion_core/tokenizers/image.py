@@ -54,7 +54,7 @@ class ImageTokenizer(Tokenizer):
     An object without a good pixel in any band becomes −1. Larger images are cropped; smaller ones are refused.
 
     Training is the paper's (appendix B.1): `loss`; Adam, peak learning rate 5e-4, 1000 steps of warm-up, then cosine;
-    64 images a GPU on 4 GPUs; surveys mixed 1 : 2 : 20 (HSC Deep : Wide : Legacy), those exhausted start again until
+    64 images a GPU on 4 GPUs; surveys mixed by fixed ratios (the paper's 1 : 2 : 20), those exhausted start again until
     all are; 500 000 steps.
 
     Parameters

@@ -1,4 +1,4 @@
-"""What SDSS measures: optical spectra of the legacy, BOSS and eBOSS programmes, 3600 to 10400 Å in vacuum.
+"""What SDSS measures: optical spectra of the legacy, BOSS and eBOSS programmes, 3550 to 10400 Å in vacuum.
 
 Sources: Abdurro'uf et al. 2022 (ApJS 259, 35); spectrographs Smee et al. 2013 (AJ 146, 32).
 """
@@ -26,7 +26,7 @@ SPECTRUM = ModalitySpec(
         release="DR17",
         doi="10.3847/1538-4365/ac4414",
     ),
-    tokenizer=TokenizerSpec(path="aion_core.tokenizers.spectrum:SpectrumTokenizer", range=(3600.0, 10400.0)),
+    tokenizer=TokenizerSpec(path="aion_core.tokenizers.spectrum:SpectrumTokenizer", range=(3550.0, 10400.0)),
 )
 
 MODALITIES = (SPECTRUM,)

@@ -103,14 +103,14 @@ class TextTable:
 
 
 class WholeTable:
-    """A table in another format that astropy recognises."""
+    """A table in another format that astropy recognises, or in a named one (``ascii``: it guesses which text)."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kind: str | None = None) -> None:
         from astropy.table import Table as AstropyTable
 
         try:
             with quiet():
-                self._table = AstropyTable.read(path)
+                self._table = AstropyTable.read(path, format=kind)
         except Exception as error:  # as many kinds as there are formats
             text = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
             raise InputError(f"{path}: no table that can be read ({text}).") from error

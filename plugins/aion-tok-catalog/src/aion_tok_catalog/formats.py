@@ -22,6 +22,8 @@ from aion_core.data.tables import Table, WholeTable, open_table
 #: First bytes of formats that the core does not open.
 MAGIC = {b"PAR1": "parquet", b"\x89HDF": "hdf5"}
 ECSV = b"# %ECSV"
+#: Endings that say no more than that a file is text; astropy guesses how its columns are set.
+GUESSED = (".txt", ".dat", ".tsv")
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,11 @@ def open_named(path: Path) -> Iterator[NamedTable]:
     InputError
         If the file is damaged or no table.
     """
-    with path.open("rb") as file:
-        head = file.read(len(ECSV))
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(ECSV))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
     kind = MAGIC.get(head[:4], "")
     if kind == "parquet":
         with _parquet(path) as named:
@@ -50,6 +55,9 @@ def open_named(path: Path) -> Iterator[NamedTable]:
     elif kind == "hdf5":
         with _hdf5(path) as named:
             yield named
+    elif path.suffix.lower() in GUESSED:
+        table = WholeTable(path, "ascii")
+        yield NamedTable(table, table.units())
     else:
         with open_table(path) as table:
             yield NamedTable(table, _ecsv_units(path) if head == ECSV else _units(table))
@@ -60,7 +68,7 @@ def _units(table: Table) -> dict[str, str]:
         return table.units()
     if not isinstance(table, FitsFile):
         return {}
-    header = next(h for h in map(table.header, range(len(table.names))) if "TFIELDS" in h)
+    header = next((h for h in map(table.header, range(len(table.names))) if "TFIELDS" in h), {"TFIELDS": 0})
     numbers = [i for i in range(1, header["TFIELDS"] + 1) if f"TUNIT{i}" in header]
     return {str(header[f"TTYPE{i}"]).lower(): str(header[f"TUNIT{i}"]) for i in numbers}
 

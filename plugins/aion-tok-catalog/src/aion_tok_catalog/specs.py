@@ -29,6 +29,7 @@ SOURCES = ModalitySpec(
         release="DR10",
         doi="10.3847/1538-3881/ab089d",
     ),
+    tokenizer=TokenizerSpec(path="aion_core.tokenizers.sources:SourceListTokenizer"),
 )
 
 REDSHIFT = ModalitySpec(

@@ -23,6 +23,7 @@ VERBS = {
     "store": "look into token stores",
     "train": "train a model on token stores",
     "checkpoint": "look into checkpoints",
+    "mock": "write mock survey files of a sky whose truth is known",
     "demo": "the whole line on real sample data, in three minutes",
 }
 

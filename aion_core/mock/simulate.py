@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import errno
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,11 +15,11 @@ import numpy as np
 
 from aion_core.contract import InputError, SimulatorSpec, did_you_mean
 from aion_core.files import replacing
-from aion_core.mock.objects import MockObjects, generator, stream
+from aion_core.mock.objects import FIELD, MockObjects, draw, generator
 from aion_core.plugins.discovery import import_object
 
-#: ``(done, total, file)``: objects observed so far, of how many, and the last file.
-Callback = Callable[[int, int, str], None]
+#: ``(done, total)``: objects observed so far, and of how many.
+Callback = Callable[[int, int], None]
 
 
 class Simulator(Protocol):
@@ -32,10 +36,10 @@ class Simulator(Protocol):
 
 @dataclass(frozen=True)
 class SimulatorResult:
-    """What a simulator did: its files, or why it was left out."""
+    """What a simulator did: how many files it wrote, and why it was left out, if it was."""
 
     name: str
-    files: tuple[Path, ...] = ()
+    files: int = 0
     reason: str | None = None
 
 
@@ -66,12 +70,18 @@ def choose(simulators: Sequence[SimulatorSpec], names: Collection[str] | None) -
 
 
 def simulate(
-    simulators: Sequence[SimulatorSpec], count: int, folder: Path, seed: int = 0, callback: Callback | None = None
+    simulators: Sequence[SimulatorSpec],
+    count: int,
+    folder: Path,
+    seed: int = 0,
+    workers: int = 1,
+    callback: Callback | None = None,
 ) -> MockReport:
     """Write `count` mock objects as every simulator sees them: ``folder/<simulator>/…`` and ``folder/truth/…``.
 
-    What is written of a field depends on the seed and the simulator only, never on how many fields follow. Memory
-    does not grow with `count`. A simulator that fails is left out from there on, and its reason reported.
+    What is written of a field depends on the seed and the simulator only, never on how many fields follow or on the
+    number of processes, `workers`. Memory does not grow with `count`. A simulator that fails is left out from there
+    on, and its reason reported.
 
     Raises
     ------
@@ -81,32 +91,79 @@ def simulate(
     if count < 1:
         raise InputError(f"{count} objects: expected one or more.")
     _check_writable(folder)
-    running = {spec.name: _load(spec) for spec in simulators}
-    files: dict[str, list[Path]] = {name: [] for name in running}
-    reasons = {name: loaded for name, loaded in running.items() if isinstance(loaded, str)}
+    results = {spec.name: SimulatorResult(spec.name) for spec in simulators}
     truth: list[Path] = []
     done = 0
-    for objects in stream(seed, count):
-        field = int(objects.columns["field"][0])
-        truth.append(write_truth(objects, folder / "truth" / f"truth-{seed}-{field:06d}.fits"))
-        for name, simulator in running.items():
-            if isinstance(simulator, str) or name in reasons:
-                continue
-            own = folder / name
-            own.mkdir(parents=True, exist_ok=True)
-            try:
-                files[name] += simulator.observe(objects, own, generator("mock observation", seed, name, field))
-            except OSError as error:
-                raise InputError(f"{own}: cannot be written to ({error.strerror or error}).") from error
-            except Exception as error:
-                reasons[name] = f"{type(error).__name__}: {error} (field {field})"
-            if callback:
-                callback(done, count, files[name][-1].name if files[name] else name)
-        done += len(objects)
+
+    def tasks() -> Iterator[_Task]:
+        for start in range(0, count, FIELD):
+            running = tuple(spec for spec in simulators if results[spec.name].reason is None)
+            yield _Task(running, folder, seed, start, min(FIELD, count - start))
+
+    for field in _run(tasks(), workers):
+        truth.append(field.truth)
+        for name, files, reason in field.observed:
+            results[name] = SimulatorResult(name, results[name].files + files, results[name].reason or reason)
+        done += field.objects
         if callback:
-            callback(done, count, "")
-    results = tuple(SimulatorResult(name, tuple(files[name]), reasons.get(name)) for name in running)
-    return MockReport(done, tuple(truth), results)
+            callback(done, count)
+    return MockReport(done, tuple(truth), tuple(results.values()))
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A field to be observed."""
+
+    simulators: tuple[SimulatorSpec, ...]
+    folder: Path
+    seed: int
+    start: int
+    count: int
+
+
+@dataclass(frozen=True)
+class _Done:
+    """A field that was observed: name, number of files, and why not, of each simulator."""
+
+    objects: int
+    truth: Path
+    observed: tuple[tuple[str, int, str | None], ...]
+
+
+def _run(tasks: Iterator[_Task], workers: int) -> Iterator[_Done]:
+    """Yield what becomes of tasks, in order, with a few of them under way at a time."""
+    if workers == 1:
+        yield from map(_observe, tasks)
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        under_way: deque[Future[_Done]] = deque()
+        for task in tasks:
+            under_way.append(pool.submit(_observe, task))
+            if len(under_way) > workers:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+
+
+def _observe(task: _Task) -> _Done:
+    objects = draw(task.seed, task.start, task.count)
+    field = int(objects.field[0])
+    truth = write_truth(objects, task.folder / "truth" / f"truth-{task.seed}-{field:06d}.fits")
+    observed = []
+    for spec in task.simulators:
+        own, files, reason = task.folder / spec.name, 0, None
+        own.mkdir(parents=True, exist_ok=True)
+        try:
+            simulator: Simulator = import_object(spec.simulator)()
+            files = len(simulator.observe(objects, own, generator("mock observation", task.seed, spec.name, field)))
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise InputError(f"{own}: cannot be written to ({error.strerror}).") from error
+            reason = f"{error} (field {field})"
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error} (field {field})"
+        observed.append((spec.name, files, reason))
+    return _Done(len(objects), truth, tuple(observed))
 
 
 def write_truth(objects: MockObjects, path: Path) -> Path:
@@ -123,14 +180,6 @@ def write_fits(path: Path, hdus: Sequence[Any]) -> Path:
     with replacing(path) as temporary:
         fits.HDUList(list(hdus)).writeto(temporary, overwrite=True)
     return path
-
-
-def _load(spec: SimulatorSpec) -> Simulator | str:
-    """Return a simulator, or why it cannot be had."""
-    try:
-        return import_object(spec.simulator)()
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
 
 
 def _check_writable(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aion_core.contract import ModalitySpec, ReaderSpec
+from aion_core.contract import ModalitySpec, ReaderSpec, SimulatorSpec
 from aion_core.plugins import hookimpl
 from aion_tok_gaia.specs import MODALITIES
 
@@ -16,12 +16,13 @@ def aion_modalities() -> list[ModalitySpec]:
 
 @hookimpl
 def aion_readers() -> list[ReaderSpec]:
-    tables = ("*.fits", "*.csv", "*.ecsv", "*.vot", "*.votable", "*.xml", "*.json")
+    tables = ("*.fits", "*.csv", "*.tsv", "*.ecsv", "*.vot", "*.votable", "*.xml", "*.json")
+    others = ("*.parquet", "*.pq", "*.zip")
     return [
         ReaderSpec(
             name="gaia_table",
             title="Gaia archive tables: gaia_source and XP continuous mean spectra",
-            patterns=(*tables, *(f"{pattern}.gz" for pattern in tables)),
+            patterns=(*tables, *(f"{pattern}.gz" for pattern in tables), *others),
             reader="aion_tok_gaia.reader:ArchiveReader",
             modalities=tuple(spec.key for spec in MODALITIES),
             samples=(
@@ -37,4 +38,15 @@ def aion_readers() -> list[ReaderSpec]:
             reader="aion_tok_gaia.reader:ArrayReader",
             modalities=("gaia_xp_bp", "gaia_xp_rp"),
         ),
+    ]
+
+
+@hookimpl
+def aion_simulators() -> list[SimulatorSpec]:
+    return [
+        SimulatorSpec(
+            name="gaia_archive",
+            modalities=tuple(spec.key for spec in MODALITIES),
+            simulator="aion_tok_gaia.simulator:ArchiveSimulator",
+        )
     ]

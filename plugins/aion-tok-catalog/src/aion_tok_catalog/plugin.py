@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aion_core.contract import ModalitySpec, ReaderSpec
+from aion_core.contract import ModalitySpec, ReaderSpec, SimulatorSpec
 from aion_core.plugins import hookimpl
 from aion_tok_catalog.specs import MODALITIES
 
@@ -27,4 +27,15 @@ def aion_readers() -> list[ReaderSpec]:
             reader="aion_tok_catalog.reader:TableReader",
             modalities=tuple(spec.key for spec in MODALITIES),
         ),
+    ]
+
+
+@hookimpl
+def aion_simulators() -> list[SimulatorSpec]:
+    return [
+        SimulatorSpec(
+            name="catalog_compilation",
+            modalities=tuple(spec.key for spec in MODALITIES),
+            simulator="aion_tok_catalog.simulator:CompilationSimulator",
+        )
     ]

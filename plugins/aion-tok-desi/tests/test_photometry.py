@@ -35,6 +35,14 @@ def test_a_flat_spectrum_has_the_magnitude_it_should() -> None:
     )
 
 
+def test_the_table_in_the_readme_is_what_the_command_prints(
+    sample_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(sample_dir / "desi/fastspecfit/coadd-4-80613-thru20210324.fits")]) == 0
+    readme = Path(__file__).parents[1] / "README.md"
+    assert capsys.readouterr().out in readme.read_text()
+
+
 def test_the_command_prints_a_row_a_band(sample_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(sample_dir / "desi/specutils/coadd-sv3-dark-26065.fits")]) == 0
     lines = capsys.readouterr().out.splitlines()

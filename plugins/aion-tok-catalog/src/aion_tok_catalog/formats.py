@@ -56,8 +56,8 @@ def open_named(path: Path) -> Iterator[NamedTable]:
         with _hdf5(path) as named:
             yield named
     elif path.suffix.lower() in GUESSED:
-        table = WholeTable(path, "ascii")
-        yield NamedTable(table, table.units())
+        guessed = WholeTable(path, "ascii")
+        yield NamedTable(guessed, guessed.units())
     else:
         with open_table(path) as table:
             yield NamedTable(table, _ecsv_units(path) if head == ECSV else _units(table))

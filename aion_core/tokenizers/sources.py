@@ -149,7 +149,7 @@ class SourceListTokenizer(Tokenizer):
     def _encode(self, obs: SourceList) -> Tensor:
         chosen = self._choose(obs)
         there = ~chosen[..., :1].isnan()
-        shapes = self.shapes._encode(Scalar(chosen[..., 2:].flatten(0, 1))).reshape(*chosen.shape[:2], -1)
+        shapes = self.shapes._encode(Scalar(chosen[..., 2:].flatten(0, 1))).unflatten(0, chosen.shape[:2])
         pixels = chosen[..., :2].nan_to_num().round().long()
         codes = torch.cat([pixels, shapes], dim=-1) + self.first
         return codes.where(there, -1).flatten(1)
@@ -158,10 +158,10 @@ class SourceListTokenizer(Tokenizer):
         """Return sources; a token that is no code of its attribute gives NaN, and so does one that is missing."""
         width = len(ATTRIBUTES)
         tokens = torch.nn.functional.pad(tokens, (0, -tokens.shape[1] % width), value=-1)
-        codes = tokens.reshape(len(tokens), -1, width) - self.first
+        codes = tokens.unflatten(1, (tokens.shape[1] // width, width)) - self.first
         codes = codes.where((codes >= 0) & (codes < self.size), -1)
         pixels = codes[..., :2].float().masked_fill(codes[..., :2] < 0, torch.nan)
-        shapes = self.shapes._decode(codes[..., 2:].flatten(0, 1), at=at).value.reshape(*codes.shape[:2], -1)
+        shapes = self.shapes._decode(codes[..., 2:].flatten(0, 1), at=at).value.unflatten(0, codes.shape[:2])
         return SourceList(*torch.cat([pixels, shapes], dim=-1).unbind(-1))
 
 

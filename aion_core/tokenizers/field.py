@@ -7,6 +7,7 @@ encode with their running statistics, and finite scalar quantization.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any, ClassVar, Self
 
 import torch
@@ -19,7 +20,7 @@ from aion_core.observations import Observation, ScalarField
 from aion_core.release import Artifact
 from aion_core.tokenizers import pixels
 from aion_core.tokenizers.base import Tokenizer, check_names, fitting_tensor
-from aion_core.tokenizers.fsq import FiniteScalarQuantizer
+from aion_core.tokenizers.fsq import FiniteScalarQuantizer, levels_for
 from aion_core.tokenizers.networks2d import FieldDecoder, FieldEncoder, initialise
 
 
@@ -141,6 +142,12 @@ class ScalarFieldTokenizer(Tokenizer):
         config = self.network.config.model_dump(mode="json")
         own = {"embedding_dim": len(self.network.config.levels), "ema_model_weights": False}
         return Artifact({**config, **own}, dict(self.network.state_dict()), {"format": "pt"})
+
+    @classmethod
+    def codebook(cls, codes: int) -> tuple[int, dict[str, Any]]:
+        """Return the settings of a codebook of about so many codes, and how many it has."""
+        levels = levels_for(codes)
+        return prod(levels), {"levels": list(levels)}
 
     @classmethod
     def from_artifact(cls, spec: ModalitySpec, artifact: Artifact, sibling: Tokenizer | None = None) -> Self:

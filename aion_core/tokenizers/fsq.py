@@ -6,7 +6,7 @@ Mentzer et al. 2023 (arXiv 2309.15505); levels and order of digits as in the AIO
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import log, prod
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,25 @@ from aion_core.contract import InputError
 
 #: The outermost levels are reached at this much less than infinity.
 MARGIN = 1e-3
+
+
+#: Levels that fill codebooks of 2^4 … 2^16 best (table 1 of the paper).
+LEVELS = (
+    (5, 3),
+    (8, 8),
+    (8, 6, 5),
+    (8, 8, 8),
+    (8, 5, 5, 5),
+    (8, 8, 6, 5),
+    (7, 5, 5, 5, 5),
+    (8, 8, 8, 6, 5),
+    (8, 8, 8, 5, 5, 5),
+)
+
+
+def levels_for(codes: int) -> tuple[int, ...]:
+    """Return the levels of a codebook of about so many codes."""
+    return min(LEVELS, key=lambda levels: abs(log(prod(levels)) - log(max(codes, 2))))
 
 
 class FiniteScalarQuantizer(nn.Module):

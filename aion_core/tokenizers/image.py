@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, ClassVar, Self
 
 import torch
@@ -18,6 +19,7 @@ from aion_core.observations import Image, Observation
 from aion_core.release import Artifact
 from aion_core.tokenizers import pixels
 from aion_core.tokenizers.base import Precision, Tokenizer
+from aion_core.tokenizers.fsq import levels_for
 from aion_core.tokenizers.image_network import ImageConfig, ImageNetwork
 
 
@@ -97,6 +99,12 @@ class ImageTokenizer(Tokenizer):
         settings = {**(first.tokenizer.config if first.tokenizer else {}), **config}
         network = ImageNetwork.create(ImageConfig.of(settings, first.key), list(bands.values()), seed)
         return tuple(cls(spec, network=network) for spec in specs)
+
+    @classmethod
+    def codebook(cls, codes: int) -> tuple[int, dict[str, Any]]:
+        """Return the settings of a codebook of about so many codes, and how many it has."""
+        levels = levels_for(codes)
+        return prod(levels), {"quantizer_levels": list(levels)}
 
     @classmethod
     def from_artifact(cls, spec: ModalitySpec, artifact: Artifact, sibling: Tokenizer | None = None) -> Self:

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aion_core.engine.distributed import mean_over_ranks
+
 
 @dataclass(frozen=True)
 class LookupFreeQuantizer:
@@ -68,6 +70,7 @@ class LookupFreeQuantizer:
         single = (F.softplus(-size) + size * torch.sigmoid(-size)).sum(1).mean()
         half = self.bits // 2
         mean = _joint(logits[:, :half]).T @ _joint(logits[:, half:]) / len(x)
+        mean = mean_over_ranks(mean, len(x))  # the entropy of a batch is not the mean of those of its parts
         together = -(mean * mean.clamp(min=1e-12).log()).sum()
         return {
             "commitment": self.commitment * (x - torch.where(x > 0, 1.0, -1.0)).square().mean(),

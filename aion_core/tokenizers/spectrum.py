@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import log2
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -23,6 +24,7 @@ from torch.func import functional_call
 
 from aion_core.contract import AionError, InputError, ModalitySpec
 from aion_core.contract.modality import Frozen
+from aion_core.engine.distributed import mean_over_ranks
 from aion_core.observations import Array, Observation, Spectrum
 from aion_core.release import Artifact
 from aion_core.tokenizers.base import Precision, Tokenizer, fitting_tensor
@@ -176,6 +178,12 @@ class SpectrumTokenizer(Tokenizer):
         initialise(first.network, seed)
         return first, *(cls(spec, first.network, **settings) for spec in specs[1:])
 
+    @classmethod
+    def codebook(cls, codes: int) -> tuple[int, dict[str, Any]]:
+        """Return the settings of a codebook of about so many codes (a power of two), and how many it has."""
+        bits = min(16, max(1, round(log2(max(codes, 2)))))
+        return 2**bits, {"codebook_size": 2**bits, "dim": bits, "embedding_dim": bits}
+
     def accept(self, obs: Observation) -> Any:
         self._require_weights()
         return super().accept(obs)
@@ -229,6 +237,7 @@ class SpectrumTokenizer(Tokenizer):
             for name in ("x", "known", "level")
         )
         if not len(x):
+            mean_over_ranks(self.levels.new_zeros(self.config.codebook_size), 0)  # the others wait for this rank
             nothing = sum(p.sum() for p in self.network.parameters()) * 0.0
             return dict.fromkeys(("flux", "mask", "commitment", "entropy", "diversity"), torch.as_tensor(nothing))
         z = self.network.encode(x).float()

@@ -94,8 +94,9 @@ def with_value(
     cls: Any = tokenizer_class(specs[0])
     if not hasattr(cls, "codebook"):
         raise AionError(f"{cls.__name__} cannot choose a codebook by its size; sweep one of its settings (network.…).")
-    values["network"] |= cls.codebook(value)
-    sized = [spec.model_copy(update={"vocab_size": value}) for spec in specs]
+    codes, network = cls.codebook(value)
+    values["network"] |= network
+    sized = [spec.model_copy(update={"vocab_size": codes}) for spec in specs]
     return toml.parse(TokenizerConfig, values, "--sweep"), sized
 
 

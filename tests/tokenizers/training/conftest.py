@@ -97,7 +97,8 @@ class TinyTokenizer(Tokenizer):
 
     @classmethod
     def codebook(cls, codes):
-        return {"levels": [int(codes ** 0.5)] * 2}
+        side = int(codes ** 0.5)
+        return side ** 2, {"levels": [side] * 2}
 
     def _z(self, value):
         return self.network.encode(value.reshape(-1, 64)).reshape(len(value), 4, -1).movedim(-1, 1)

@@ -158,8 +158,8 @@ def centre_of(path: Path, name: str, wcs: WCS, shape: tuple[int, int]) -> tuple[
     height, width = shape
     if max(height, width) > CUTOUT:
         raise InputError(
-            f"{path}: the image has {width} × {height} pixels, and no catalogue says where its objects are; name "
-            "a table with columns ra and dec as the option `positions` of its reader (--readers FILE.toml)."
+            f"{path}: the image has {width} × {height} pixels, and no catalogue beside it says where its objects are; "
+            "name a table with columns ra and dec as the option `positions` of its reader (--readers FILE.toml)."
         )
     y, x = (height - 1) / 2, (width - 1) / 2
     ra, dec = (np.array([float(v)]) for v in wcs.all_pix2world(x, y, 0))

@@ -46,7 +46,7 @@ MOST = 128
 #: what is near (a bright star, a galaxy, a cluster), whose brick it is, or concern WISE.
 BAD_BITS = {"g": (2, 5), "r": (3, 6), "z": (4, 7), "i": (14, 15)}
 #: What the cut-out service calls those of its layers that are the Legacy Surveys'.
-OWN = re.compile(r"decals|decaps|mzls|bass|legacy|\bls-|\bdr\d", re.IGNORECASE)
+OWN = re.compile(r"decals|decaps|mzls|bass|legacy|\bls-dr|^dr\d", re.IGNORECASE)
 
 
 class ImageReader(Reader):
@@ -179,8 +179,6 @@ def _image(coadd: Coadd, stamps: Stamps) -> Image:
     if all(band in coadd.ivar for band in bands):
         ivar = np.stack([stamps.pixels[f"ivar {band}"] for band in bands], 1).astype(np.float32) / np.float32(factor**2)
         bad |= ~(ivar > 0) | ~np.isfinite(ivar)
-    else:
-        bad |= flux == 0  # what the coadds hold where there is no exposure
     if "maskbits" in stamps.pixels:
         bits = stamps.pixels["maskbits"].astype(np.int64)
         bad |= np.stack([(bits & sum(1 << bit for bit in BAD_BITS[band])) != 0 for band in bands], 1)

@@ -13,8 +13,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 
 CENTRAL, OTHER = 1.0, 0.5
-#: A source: this many pixels or more that touch, each of this many standard deviations or more after smoothing.
-THRESHOLD, MIN_AREA = 4.0, 9
+#: A source: this many pixels or more that touch, each of this many standard deviations or more, after smoothing.
+THRESHOLD, MIN_AREA = 5.0, 5
 #: Sources that touch are told apart where the fainter one has this share of the light of both, or more.
 CONTRAST = 3e-4
 #: Standard deviation of the smoothing, in pixels: 0.8 arcsec (FWHM), below the seeing so that neighbours stay apart.
@@ -42,17 +42,38 @@ def segmentation(flux: Floats, ivar: Floats | None, mask: npt.NDArray[np.bool_])
     good = ~mask & np.isfinite(flux)
     weight = np.where(good, _weights(flux, good) if ivar is None else ivar, 0).astype(np.float64)
     total = weight.sum(0)
-    seen = total > 0
-    # The average over bands, weighted by inverse variance, in units of its standard deviation.
-    signal = (np.where(good, flux, 0) * weight).sum(0) / np.sqrt(np.where(seen, total, 1))
-    labels = np.where(seen, _labels(signal.astype(np.float32), ~seen), 0)
+    signal = _matched((np.where(good, flux, 0) * weight).sum(0), total)
+    labels = np.where(total > 0, _labels(signal), 0)
     field = np.where(labels > 0, OTHER, 0).astype(np.float32)
     if central := _central(labels):
         field[labels == central] = CENTRAL
     return field
 
 
-def _labels(signal: Floats, bad: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+def _matched(weighted: npt.NDArray[np.float64], weight: npt.NDArray[np.float64]) -> Floats:
+    """Return what a matched filter makes of a map, in standard deviations of its noise.
+
+    Parameters
+    ----------
+    weighted, weight
+        Flux times inverse variance, and inverse variance, summed over bands; 0 where nothing was measured.
+    """
+    reach = int(3 * SMOOTHING)
+    line = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * SMOOTHING**2))
+    found, noise = _convolved(weighted, line), np.sqrt(_convolved(weight, line**2))
+    return np.divide(found, noise, out=np.zeros_like(found), where=weight > 0).astype(np.float32)
+
+
+def _convolved(plane: npt.NDArray[np.float64], line: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return a map convolved with a kernel that is the product of a line with itself; 0 is assumed beyond the edge."""
+    for _ in range(2):
+        length, reach = len(plane), len(line) // 2
+        padded = np.pad(plane, ((reach, reach), (0, 0)))
+        plane = sum((factor * padded[i : i + length] for i, factor in enumerate(line)), np.zeros(())).T
+    return plane
+
+
+def _labels(signal: Floats) -> npt.NDArray[np.int32]:
     """Return for each pixel the number of the source that it belongs to, from 1, or 0."""
     import sep  # type: ignore[import-not-found, unused-ignore]
 
@@ -61,10 +82,8 @@ def _labels(signal: Floats, bad: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]
             _, labels = sep.extract(
                 signal,
                 THRESHOLD,
-                err=np.ones_like(signal),
-                mask=bad,
                 minarea=MIN_AREA,
-                filter_kernel=_kernel(),
+                filter_kernel=None,
                 deblend_cont=contrast,
                 clean=False,  # it takes faint companions of bright sources for parts of these
                 segmentation_map=True,
@@ -84,12 +103,6 @@ def _weights(flux: Floats, good: npt.NDArray[np.bool_]) -> Floats:
             deviation = float(np.median(np.abs(band[usable] - np.median(band[usable])))) * 1.4826
             weights[i] = 1 / deviation**2 if deviation > 0 else 0
     return weights
-
-
-def _kernel() -> Floats:
-    x = np.arange(-4, 5)
-    line = np.exp(-(x**2) / (2 * SMOOTHING**2))
-    return np.outer(line, line).astype(np.float32)
 
 
 def _central(labels: npt.NDArray[np.int32]) -> int:

@@ -153,7 +153,8 @@ class FitsFile:
         with _damage(self.path, place if hdu is None else hdu):
             table = self._hdus[place]
             present = {low: name for low, name in self.columns(place).items() if low in names}
-            width = max(1, self._headers[place]["NAXIS1"])
+            header = self._headers[place]  # variable-length arrays lie behind the table, in the heap
+            width = max(1, header["NAXIS1"] + header.get("PCOUNT", 0) // max(1, header["NAXIS2"]))
             size = max(batch_size, BLOCK_BYTES // width // batch_size * batch_size)
             end = self._headers[place]["NAXIS2"] if last is None else min(last, self._headers[place]["NAXIS2"])
             for block in range(first, end, size):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from pathlib import Path
 
 from aion_core.contract import AionError, InputError
@@ -81,6 +82,12 @@ class SurveyFiles:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def having(self, keys: Sequence[str]) -> SurveyFiles:
+        """Return the same files for other modalities; what is damaged in them is told here as well."""
+        other = copy(self)
+        other.keys, other.seen = keys, set()
+        return other
 
     def visit(self, visitor: Callable[[str, Observation], None], done: Callable[[], None] = lambda: None) -> None:
         """Show every observation of a wanted modality to a visitor; `done` is called after each file."""

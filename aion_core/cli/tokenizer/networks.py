@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
     from aion_core.data.stream import ObservationStream
+    from aion_core.data.survey_files import SurveyFiles
     from aion_core.engine import World
     from aion_core.plugins import Registry
     from aion_core.tokenizers import Tokenizer, TokenizerSet
@@ -68,6 +69,7 @@ def recipe_for(spec: ModalitySpec, recipes: Sequence[TokenizerConfig]) -> Tokeni
 
 def train(
     args: argparse.Namespace,
+    files: SurveyFiles,
     registry: Registry,
     keys: Sequence[str],
     recipes: Sequence[TokenizerConfig],
@@ -82,7 +84,7 @@ def train(
         assert config is not None, "modalities without a recipe were refused before"
         config = in_folder(config, config.run.folder / name)
         start = _beginning(specs, config, base, args.grow)
-        done.append(train_one(name, config, start, args.paths, registry, world, bar))
+        done.append(train_one(name, config, start, sources(config, files, args.paths, registry), world, bar))
         if not done[-1].outcome.finished:
             break
     return done
@@ -117,8 +119,7 @@ def train_one(
     name: str,
     config: TokenizerConfig,
     tokenizers: Sequence[Tokenizer],
-    paths: Sequence[Path],
-    registry: Registry,
+    sources: Sequence[SurveyFiles],
     world: World,
     bar: Bar,
 ) -> Training:
@@ -126,7 +127,7 @@ def train_one(
     from aion_core.tokenizers.training import Progress, TokenizerTrainer
 
     keys = [tokenizer.spec.key for tokenizer in tokenizers]
-    stream = source(config, paths, registry, keys, world)
+    stream = _stream(config, [source.having(keys) for source in sources], world)
     task = bar.add_task(name, total=config.optimizer.steps)
 
     def show(done: Progress) -> None:
@@ -140,18 +141,22 @@ def train_one(
     return Training(name, config, outcome, trainer.tokenizers)
 
 
-def source(
-    config: TokenizerConfig, paths: Sequence[Path], registry: Registry, keys: Sequence[str], world: World
-) -> ObservationStream:
-    """Return what a network is trained on: all paths as one source, or each as its own, mixed by ratio."""
-    from aion_core.data.split import SplitConfig
-    from aion_core.data.stream import Mixing, ObservationStream
+def sources(
+    config: TokenizerConfig, files: SurveyFiles, paths: Sequence[Path], registry: Registry
+) -> list[SurveyFiles]:
+    """Return what a network is trained on: all paths as one source, or each as its own, to be mixed by ratio."""
     from aion_core.data.survey_files import SurveyFiles
 
+    return [files] if config.data.ratio is None else [SurveyFiles([path], registry) for path in paths]
+
+
+def _stream(config: TokenizerConfig, sources: Sequence[SurveyFiles], world: World) -> ObservationStream:
+    from aion_core.data.split import SplitConfig
+    from aion_core.data.stream import Mixing, ObservationStream
+
     data = config.data
-    parts = [list(paths)] if data.ratio is None else [[path] for path in paths]
     return ObservationStream(
-        [SurveyFiles(part, registry, keys) for part in parts],
+        sources,
         data.batch_size,
         data.ratio,
         SplitConfig(**data.split.model_dump()),

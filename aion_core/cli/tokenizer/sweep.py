@@ -32,6 +32,7 @@ def run(
 ) -> dict[str, Any]:
     """Train each, and write ``sweep.json`` and ``sweep.png``; return the table."""
     from aion_core.cli.tokenizer import networks
+    from aion_core.data.survey_files import SurveyFiles
     from aion_core.files import write_json
     from aion_core.tokenizers.training.beginning import begin
 
@@ -40,6 +41,7 @@ def run(
     if args.start:
         raise AionError("--sweep trains afresh; leave --from and --grow out.")
     setting, values = parse(args.sweep)
+    files = SurveyFiles(args.paths, registry, keys)
     found: list[dict[str, Any]] = []
     for name, specs in networks.groups(registry, keys).items():
         config = networks.recipe_for(specs[0], recipes)
@@ -49,7 +51,8 @@ def run(
             changed, sized = with_value(config, specs, setting, value)
             changed = networks.in_folder(changed, config.run.folder / name / f"{setting}={_short(value)}")
             label = f"{name} {setting}={_short(value)}"
-            training = networks.train_one(label, changed, begin(sized, changed), args.paths, registry, world, bar)
+            sources = networks.sources(changed, files, args.paths, registry)
+            training = networks.train_one(label, changed, begin(sized, changed), sources, world, bar)
             found += [
                 {"key": key, "setting": setting, "value": value, **quality.to_dict()}
                 for key, quality in training.outcome.held_out.items()

@@ -99,7 +99,7 @@ def _train(
     if not found:
         raise AionError(f"Nothing in {name_some(args.paths)} can be fitted: {_reasons(left_out)}.")
     tokenizers |= fitted
-    trained = networks.train(args, registry, wanted, recipes, base, world, bar)
+    trained = networks.train(args, files, registry, wanted, recipes, base, world, bar)
     tokenizers |= {key: t for training in trained for key, t in training.tokenizers.items()}
     if not world.lead:
         return {}

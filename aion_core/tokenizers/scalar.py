@@ -26,6 +26,7 @@ from aion_core.contract import AionError, InputError, ModalitySpec
 from aion_core.observations import Observation, Scalar
 from aion_core.release import Artifact
 from aion_core.tokenizers.base import Tokenizer, codec_name, fitting_tensor
+from aion_core.tokenizers.search import EdgeSearch
 from aion_core.tokenizers.sketch import QuantileSketch
 
 At = Literal["centre", "edge"]
@@ -65,6 +66,7 @@ class ScalarTokenizer(Tokenizer):
         if n > 1 and spec.kind != "coefficients":
             raise AionError(f"{spec.key} has {n} tokens; only kind 'coefficients' has several numbers per object.")
         self.sketches = [QuantileSketch() for _ in range(n)]
+        self._searched: tuple[int, int, EdgeSearch | None] | None = None
         self.table: Tensor
         self.centre: Tensor
         self.edge: Tensor
@@ -134,12 +136,22 @@ class ScalarTokenizer(Tokenizer):
     def _encode(self, obs: Scalar) -> Tensor:
         self._require_table()
         values = self._rows(obs)
-        if len(self.edge) == 1:  # the search in one table is faster by a third than that in a stack of them
+        search = self._search() if values.device.type == "cpu" else None
+        if search is not None:
+            codes = search(values)
+        elif len(self.edge) == 1:  # the search in one table is faster by a third than that in a stack of them
             codes = torch.bucketize(values.contiguous(), self.edge[0])
         else:
             codes = torch.searchsorted(self.edge, values.T.contiguous()).T.contiguous()
         missing = values.isnan().any(dim=1, keepdim=True)
         return codes.masked_fill_(missing, -1).reshape(-1, *self.spec.shape)
+
+    def _search(self) -> EdgeSearch | None:
+        """Return the fast search in these edges, made once; None where it would not be one."""
+        version = 0 if self.edge.is_inference() else self.edge._version
+        if self._searched is None or self._searched[:2] != (id(self.edge), version):
+            self._searched = (id(self.edge), version, EdgeSearch.build(self.edge))
+        return self._searched[2]
 
     def _decode(self, tokens: Tensor, *, at: At = "centre") -> Scalar:  # type: ignore[override]  # its own context
         self._require_table()

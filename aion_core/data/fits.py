@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aion_core.contract import InputError
+from aion_core.data.records import plain, records
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
@@ -156,10 +157,17 @@ class FitsFile:
             header = self._headers[place]  # variable-length arrays lie behind the table, in the heap
             width = max(1, header["NAXIS1"] + header.get("PCOUNT", 0) // max(1, header["NAXIS2"]))
             size = max(batch_size, BLOCK_BYTES // width // batch_size * batch_size)
-            end = self._headers[place]["NAXIS2"] if last is None else min(last, self._headers[place]["NAXIS2"])
+            end = header["NAXIS2"] if last is None else min(last, header["NAXIS2"])
+            form = records(header, present.values())
             for block in range(first, end, size):
-                rows = table.data[block : min(block + size, end)]
-                columns = {low: native(rows[name]) for low, name in present.items()}
+                stop = min(block + size, end)
+                if form is None:
+                    rows = table.data[block:stop]
+                    columns = {low: native(rows[name]) for low, name in present.items()}
+                else:
+                    start = table.fileinfo()["datLoc"] + block * form.itemsize
+                    rows = np.memmap(self._hdus.filename(), form, "r", start, (stop - block,))
+                    columns = {low: plain(rows[name], header, name) for low, name in present.items()}
                 for start in range(0, len(rows), batch_size):
                     yield {low: column[start : start + batch_size] for low, column in columns.items()}
 

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +24,13 @@ def add_action(verbs: Any, name: str, text: str, doc: str | None) -> argparse.Ar
         allow_abbrev=False,
     )
     return parser
+
+
+def add_readers(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--readers``, which all verbs that read survey files have."""
+    parser.add_argument(
+        "--readers", type=Path, metavar="FILE", help="options of readers, TOML: [reader] option = value"
+    )
 
 
 def print_json(value: Any) -> None:

@@ -15,7 +15,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aion_core.cli.console import print_json, progress
+from aion_core.cli.console import add_readers, print_json, progress
 from aion_core.contract import AionError
 
 if TYPE_CHECKING:
@@ -34,9 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="picture to write: .png, .pdf or .svg")
     parser.add_argument("--objects", type=_positive, default=5, metavar="N", help="how many to draw (default: 5)")
     parser.add_argument("--modalities", nargs="+", metavar="KEY", help="these only (default: all that occur)")
-    parser.add_argument(
-        "--readers", type=Path, metavar="FILE", help="options of readers, TOML: [reader] option = value"
-    )
+    add_readers(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
@@ -53,10 +51,9 @@ def run(args: argparse.Namespace) -> None:
     plots.check_format(args.out)
     registry = load_registry()
     keys = [registry.resolve(key).key for key in args.modalities] if args.modalities else None
-    options = {} if args.readers is None else read_options(args.readers, registry)
     with progress(quiet=args.json) as bar:
         task = bar.add_task("reading", total=None)
-        files = SurveyFiles(args.paths, registry, keys, options)
+        files = SurveyFiles(args.paths, registry, keys, read_options(args.readers, registry))
         pictures = {key for key, spec in registry.modalities.items() if spec.kind in plots.WIDTHS}
         if objects := _some(files, args.objects, pictures):
             bar.update(task, description="drawing")

@@ -19,16 +19,14 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aion_core.cli.console import print_json, print_table, progress
+from aion_core.cli.console import add_readers, print_json, print_table, progress
 from aion_core.contract import AionError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from aion_core.data.files import ReaderOptions
     from aion_core.data.pipeline import Progress as Callback
     from aion_core.data.results import FileResult, Report
-    from aion_core.plugins import Registry
 
 #: Above this many files, only those that need attention are listed.
 LISTED = 100
@@ -43,9 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder that the token stores go into")
     parser.add_argument("--modalities", nargs="+", metavar="KEY", help="these only (default: all in the set)")
     parser.add_argument("--batch-size", type=_positive, metavar="N", help="objects at a time (default: 256)")
-    parser.add_argument(
-        "--readers", type=Path, metavar="FILE", help="options of readers, TOML: [reader] option = value"
-    )
+    add_readers(parser)
     parser.add_argument("--describe", action="store_true", help="only say which reader reads each file, and what of it")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
@@ -69,6 +65,7 @@ def _tokenize(args: argparse.Namespace, bar: Progress) -> Report:
         raise AionError("aion tokenize needs --tokenizers DIR and --out DIR; with --describe it needs neither.")
     import torch
 
+    from aion_core.data.files import read_options
     from aion_core.data.pipeline import BATCH_SIZE, tokenize_files
     from aion_core.plugins import load_registry
     from aion_core.tokenizers import TokenizerSet
@@ -77,23 +74,18 @@ def _tokenize(args: argparse.Namespace, bar: Progress) -> Report:
     tokenizers = TokenizerSet.load(args.tokenizers, registry, args.modalities)
     tokenizers.to("cuda" if torch.cuda.is_available() else "cpu")
     size = args.batch_size or BATCH_SIZE
-    options = _options(args, registry)
+    options = read_options(args.readers, registry)
     return tokenize_files(args.paths, tokenizers, args.out, registry, size, _callback(bar), options)
 
 
 def _describe(args: argparse.Namespace, bar: Progress) -> Report:
+    from aion_core.data.files import read_options
     from aion_core.data.pipeline import BATCH_SIZE, describe_files
     from aion_core.plugins import load_registry
 
     registry = load_registry()
-    size, options = args.batch_size or BATCH_SIZE, _options(args, registry)
+    size, options = args.batch_size or BATCH_SIZE, read_options(args.readers, registry)
     return describe_files(args.paths, registry, args.modalities, size, _callback(bar), options)
-
-
-def _options(args: argparse.Namespace, registry: Registry) -> ReaderOptions:
-    from aion_core.data.files import read_options
-
-    return {} if args.readers is None else read_options(args.readers, registry)
 
 
 def _callback(bar: Progress) -> Callback:

@@ -69,8 +69,8 @@ def _below(folder: Path) -> Iterator[Path]:
         yield from (path for path in visible if path.is_file())
 
 
-def read_options(path: Path | str, registry: Registry) -> dict[str, dict[str, Any]]:
-    """Return the readers' options that a TOML file sets, one section a reader.
+def read_options(path: Path | str | None, registry: Registry) -> dict[str, dict[str, Any]]:
+    """Return the readers' options that a TOML file sets, one section a reader; none where there is no file.
 
     Raises
     ------
@@ -79,6 +79,8 @@ def read_options(path: Path | str, registry: Registry) -> dict[str, dict[str, An
     """
     from aion_core.engine.toml import read_toml
 
+    if path is None:
+        return {}
     options = read_toml(path)
     try:
         check_options(options, registry)

@@ -28,6 +28,8 @@ class SurveyFiles:
     ----------
     keys
         Modalities that are wanted; None: all.
+    options
+        Those of readers, by their name.
     seen
         Those that occurred in what was read so far.
     files
@@ -48,13 +50,14 @@ class SurveyFiles:
         options: ReaderOptions | None = None,
     ) -> None:
         self.keys = keys
+        self.options = options or {}
         self.seen: set[str] = set()
         self.files: list[tuple[Path, Reader]] = []
         self.skipped: list[str] = []
         self.damaged: dict[str, str] = {}
         self.lost: dict[str, SkipReport] = {}
         self._named = {path for path in paths if path.is_file()}
-        check_options(options or {}, registry)
+        check_options(self.options, registry)
         leads: set[Path] = set()
         members: set[Path] = set()
         for path in find_files(paths):

@@ -22,7 +22,7 @@ import argparse
 from importlib import import_module
 from pathlib import Path
 
-from aion_core.cli.console import add_action
+from aion_core.cli.console import add_action, add_readers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for verb in (train, evaluate):
         verb.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="survey files, or folders of them")
         verb.add_argument("--modalities", nargs="+", metavar="KEY", help="these only (default: all that occur)")
+        add_readers(verb)
     for verb in (train, evaluate, export):
         verb.add_argument("--json", action="store_true", help="print one JSON document")
     _add_training(train)

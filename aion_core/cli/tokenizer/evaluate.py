@@ -43,11 +43,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace, registry: Any, keys: list[str] | None, bar: Progress) -> dict[str, Any]:
+    from aion_core.data.files import read_options
     from aion_core.data.survey_files import SurveyFiles, name_some
     from aion_core.tokenizers import TokenizerSet
 
     tokenizers = TokenizerSet.load(args.tokenizers, registry, keys)
-    files = SurveyFiles(args.paths, registry, keys)
+    files = SurveyFiles(args.paths, registry, keys, read_options(args.readers, registry))
     measures, pages = measure_files(files, tokenizers, bar, args.plots)
     all_found(keys, measures, args.paths)
     if not measures:

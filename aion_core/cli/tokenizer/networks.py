@@ -147,7 +147,11 @@ def sources(
     """Return what a network is trained on: all paths as one source, or each as its own, to be mixed by ratio."""
     from aion_core.data.survey_files import SurveyFiles
 
-    return [files] if config.data.ratio is None else [SurveyFiles([path], registry) for path in paths]
+    return (
+        [files]
+        if config.data.ratio is None
+        else [SurveyFiles([path], registry, options=files.options) for path in paths]
+    )
 
 
 def _stream(config: TokenizerConfig, sources: Sequence[SurveyFiles], world: World) -> ObservationStream:

@@ -32,6 +32,7 @@ def run(
 ) -> dict[str, Any]:
     """Train each, and write ``sweep.json`` and ``sweep.png``; return the table."""
     from aion_core.cli.tokenizer import networks
+    from aion_core.data.files import read_options
     from aion_core.data.survey_files import SurveyFiles
     from aion_core.files import write_json
     from aion_core.tokenizers.training.beginning import begin
@@ -41,7 +42,7 @@ def run(
     if args.start:
         raise AionError("--sweep trains afresh; leave --from and --grow out.")
     setting, values = parse(args.sweep)
-    files = SurveyFiles(args.paths, registry, keys)
+    files = SurveyFiles(args.paths, registry, keys, read_options(args.readers, registry))
     found: list[dict[str, Any]] = []
     for name, specs in networks.groups(registry, keys).items():
         config = networks.recipe_for(specs[0], recipes)

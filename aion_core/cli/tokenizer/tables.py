@@ -35,6 +35,7 @@ def document(
         "left_out": left_out,
         "skipped": files.skipped,
         "damaged": files.damaged,
+        "lost": {path: lost.document() for path, lost in files.lost.items()},
     }
 
 
@@ -43,7 +44,8 @@ def show(found: Mapping[str, Any]) -> None:
     figures = found["modalities"]
     more = any("chi2" in f for f in figures.values())
     rows = [(key, *_row(f, more)) for key, f in figures.items()]
-    print_table("", (*COLUMNS[:-1], *MORE, COLUMNS[-1]) if more else COLUMNS, rows)
+    if rows:
+        print_table("", (*COLUMNS[:-1], *MORE, COLUMNS[-1]) if more else COLUMNS, rows)
     for key, reason in found["left_out"].items():
         print(f"{key}: {reason}")
     if found["skipped"]:
@@ -51,6 +53,9 @@ def show(found: Mapping[str, Any]) -> None:
         print(f"No installed reader reads {found['skipped'][0]}{rest}.")
     for reason in found["damaged"].values():
         print(f"Left out: {reason}")
+    for path, lost in found["lost"].items():
+        first = lost["named"][0]
+        print(f"Skipped: {lost['count']:,} objects of {path} (first: {first['name']}: {first['reason']}).")
 
 
 def _row(figures: Mapping[str, Any], more: bool) -> tuple[str, ...]:

@@ -81,6 +81,7 @@ def _train(
     args: argparse.Namespace, registry: Registry, keys: list[str] | None, recipes: Any, world: World, bar: Progress
 ) -> dict[str, Any]:
     from aion_core.cli.tokenizer import networks
+    from aion_core.data.files import read_options
     from aion_core.data.survey_files import SurveyFiles, name_some
     from aion_core.tokenizers import TokenizerSet
 
@@ -89,7 +90,7 @@ def _train(
     if asked:
         key, why = next(iter(asked.items()))
         raise AionError(f"{key} cannot be fitted here: {why}.")
-    files = SurveyFiles(args.paths, registry, keys)
+    files = SurveyFiles(args.paths, registry, keys, read_options(args.readers, registry))
     base = TokenizerSet.load(args.start, registry) if args.start else None
     tokenizers: dict[str, Tokenizer] = dict(base or {})
     found = _fit(files, registry, keys, recipes, left_out, bar)

@@ -199,7 +199,7 @@ def test_the_continuous_spectra_in_a_datalink_archive_are_read(products: dict[st
 def test_the_declared_samples_are_read_by_these_readers() -> None:
     registry = load_registry()
     samples = [path for path in sample_files(registry) if "gaia" in path.parts]
-    assert len(samples) == 3
+    assert len(samples) == 4
     for path in samples:
         spec, reader = find_reader(path, registry)
         assert spec.name == "gaia_table"

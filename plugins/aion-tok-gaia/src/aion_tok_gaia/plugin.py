@@ -29,6 +29,7 @@ def aion_readers() -> list[ReaderSpec]:
                 "astroquery:gaia/tests/data/1710099405832VAL-result.vot",
                 "astroquery:gaia/tests/data/1712337806100O-result.ecsv",
                 "astroquery:gaia/tests/data/cone_search.json",
+                "astroquery:gaia/tests/data/gaia_dr3_source_id_5937083312263887616_dl_products_fits.zip",
             ),
         ),
         ReaderSpec(

@@ -19,6 +19,7 @@ from astropy.io import fits
 
 from aion_core.mock import GALAXY, MockObjects, write_fits
 from aion_core.mock.instruments import Filter, photometry
+from aion_tok_gaia.spectra import import_gaiaxpy
 
 Floats = npt.NDArray[np.floating]
 
@@ -80,6 +81,7 @@ def coefficients(objects: MockObjects, band: str) -> Floats:
 @lru_cache(maxsize=2)
 def _projection(band: str) -> Floats:
     """Return the matrix from 1e-17 erg s⁻¹ cm⁻² Å⁻¹ at `WAVELENGTH` to coefficients, ``[55, L]``."""
+    import_gaiaxpy()
     from gaiaxpy.calibrator.external_instrument_model import ExternalInstrumentModel
     from gaiaxpy.config.paths import config_path, hermite_bases_file
     from gaiaxpy.converter.config import parse_config

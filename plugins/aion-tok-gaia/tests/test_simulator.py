@@ -8,9 +8,10 @@ import pytest
 pytest.importorskip("gaiaxpy")
 pytest.importorskip("speclite")
 
-from aion_core.mock import STAR, draw, generator
 from aion_tok_gaia.reader import ArchiveReader
 from aion_tok_gaia.simulator import BASES, XP, ArchiveSimulator, coefficients
+
+from aion_core.mock import STAR, draw, generator
 
 
 @pytest.fixture(scope="module")

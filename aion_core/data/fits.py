@@ -303,8 +303,8 @@ def _whole(path: Path, plain: Path) -> list[Header]:
             reached = following
         file.seek(reached)
         if not headers or file.read(8) == b"XTENSION":
-            where = f"{size} bytes, in the header that begins at {reached}"
-            raise InputError(f"{path}: the file is cut short ({where}); fetch it again.")
+            where = f"{size} bytes; the header that begins at byte {reached} cannot be read"
+            raise InputError(f"{path}: the file is cut short or damaged ({where}); fetch it again.")
     return headers
 
 
@@ -318,6 +318,8 @@ def _walk(file: BinaryIO) -> Iterator[tuple[Header, int, int]]:
             start, span = file.tell(), header.data_size_padded
             if span < 0:
                 return
+            for name in ("XTENSION", "EXTNAME", "NAXIS"):  # what a damaged card says is not asked until here
+                header.get(name)
             yield header, start + header.data_size, start + span
             file.seek(start + span)
         except (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, zlib.error, fits.VerifyError):

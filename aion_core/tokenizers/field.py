@@ -186,6 +186,8 @@ class ScalarFieldTokenizer(Tokenizer):
         return {k: v for k, v in state.items() if k.startswith(parts) and not k.endswith("num_batches_tracked")}
 
     def _encode(self, obs: ScalarField) -> Tensor:
+        if len(obs) == 1:  # a single map is convolved by other code than several, which rounds otherwise
+            return self._encode(obs[[0, 0]])[:1]
         x, bad = self._prepare(obs)
         codes = self.network._quantizer.encode(self.network.features(x[:, None]))
         return codes.masked_fill_(bad.flatten(1).all(dim=1)[:, None, None], -1)

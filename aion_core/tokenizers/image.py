@@ -230,6 +230,8 @@ class ImageTokenizer(Tokenizer):
     def _encode(self, obs: Image) -> Tensor:
         if wrong := [name for name in obs.bands if name not in self.bands]:
             raise InputError(self._refusal(wrong[0]))
+        if len(obs) == 1:  # a single image is convolved by other code than several, which rounds otherwise
+            return self._encode(obs[[0, 0]])[:1]
         given = self.prepare(obs)
         features = self.network.features if self.precision == "float32" else self.network.fast_features
         codes = self.network.quantizer.encode(features(given.x, given.channels, given.present))

@@ -17,6 +17,8 @@ from aion_core.engine.initialise import keyed_generator
 
 #: Bias of the last layer of every squeeze-excite unit at the start: residual units begin as the identity.
 CLOSED = -10.0
+#: See `SqueezeExcite.forward`.
+ROWS = 16
 
 
 class SameConv2d(nn.Module):
@@ -42,10 +44,21 @@ class SqueezeExcite(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the gates, ``[B, C, 1, 1]``."""
+        """Return the gates, ``[B, C, 1, 1]``.
+
+        Small products are summed in an order that depends on their size. So that an object's gates, and with them its
+        codes, do not depend on how many others there are, they are always computed in rows of `ROWS`.
+        """
+        if torch.is_grad_enabled():
+            return self.net(self._mean(x))
+        mean = F.pad(self._mean(x), (0, 0, 0, 0, 0, 0, 0, -len(x) % ROWS))
+        gates = [self.net(rows) for rows in mean.split(ROWS)]
+        return (gates[0] if len(gates) == 1 else torch.cat(gates))[: len(x)]
+
+    def _mean(self, x: Tensor) -> Tensor:
         attention = self.to_k(x).flatten(2).softmax(dim=-1)
         mean = torch.bmm(attention, x.flatten(2).transpose(1, 2))  # in this order the release's, to the last bit
-        return self.net(mean.unsqueeze(1).permute(0, 3, 1, 2))
+        return mean.unsqueeze(1).permute(0, 3, 1, 2)
 
 
 class ResidualUnit(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from math import exp
 from pathlib import Path
@@ -14,6 +15,10 @@ import pytest
 from aion_core.contract import ModalitySpec, Provenance, TokenizerSpec, provenance_id
 from aion_core.observations import Scalar
 from aion_core.tokenizers import Tokenizer, build_tokenizer
+
+# Lets the tests here import the modules beside them.
+if (HERE := str(Path(__file__).parent)) not in sys.path:
+    sys.path.insert(0, HERE)
 
 SCALAR = "aion_core.tokenizers.scalar"
 

@@ -1,8 +1,7 @@
 """Segmentation maps: which pixels of a stamp belong to a detected source, and which to the object itself.
 
-The release's maps were "built from Legacy Survey detections" by means that it does not publish; ours are made from the
-stamp alone, so that any image has one: 1 where the pixel belongs to the object at the centre, 0.5 where to another
-source, 0 where to none.
+How the release made its maps from the survey's detections is not published. Ours are made from the stamp alone, so that
+any image has one: 1 where the pixel belongs to the object at the centre, 0.5 where to another source, 0 where to none.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ class TestSpectra:
         parts = compare(Echo("spectrum", (2, 1)), obs, tokens(6), obs.flux, decoded).by_part()
         assert len(parts) == pytest.approx(np.log(2) / 0.05, abs=1.5)
         bins = list(parts.items())
-        assert bins[0][0].startswith("39")
+        assert bins[0][0] == "3828–4024 Å"
         assert bins[0][1]["chi2"] == pytest.approx(4 * 0.3**2, rel=0.5)
         assert bins[-1][1] == {"r2": 1.0, "rmse": 0.0, "chi2": 0.0}
 

@@ -323,3 +323,53 @@ def test_without_held_out_objects_it_trains_and_says_so(tiny, capsys) -> None:
     code, out, err = aion(capsys, "train", tiny.data, "--out", tiny.out, "--config", tiny.config(), *words)
     assert code == 0, err
     assert "no object is held out" in out
+
+
+class TestSaving:
+    """A save that fails half-way leaves the checkpoint before it, and the training goes on from there."""
+
+    def saving(self, tiny, at: int, fault: str) -> str:
+        """Return a script that trains, and meets with a fault while it writes the checkpoint of a step."""
+        words = ["tokenizer", "train", str(tiny.data), "--out", str(tiny.out), "--config", str(tiny.config(steps=40))]
+        return (
+            "import os, signal, sys\n"
+            "from aion_core import files\n"
+            "from aion_core.tokenizers.training import trainer\n"
+            "write = trainer.write_safetensors\n"
+            "def faulty(path, tensors, metadata=None):\n"
+            f"    if 'step-{at:08d}' in str(path):\n"
+            "        path.write_bytes(b'half')\n"
+            f"        {fault}\n"
+            "    write(path, tensors, metadata)\n"
+            "trainer.write_safetensors = faulty\n"
+            "from aion_core.cli import main\n"
+            f"sys.exit(main({words!r}))\n"
+        )
+
+    def run(self, script: str) -> tuple[int, str]:
+        import subprocess
+        import sys
+
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        return done.returncode, done.stderr
+
+    @pytest.mark.parametrize(
+        ("fault", "code"),
+        [("os.kill(os.getpid(), signal.SIGKILL)", -9), ("raise OSError(28, 'No space left on device', str(path))", 2)],
+    )
+    def test_kill_and_full_disk(self, tiny, capsys, runs, fault, code) -> None:
+        tiny.write("a.npz", 100)
+        found, err = self.run(self.saving(tiny, 20, fault))
+        assert found == code, err
+        if code == 2:
+            assert "No space left on device" in err
+            assert err.count("\n") == 1
+        folder = tiny.out.with_name("set.training") / "tiny"
+        whole = sorted(p.name for p in (folder / "checkpoints").glob("step-*"))
+        assert whole[-1] == "step-00000015"
+        assert not tiny.out.exists()
+        words = ("train", tiny.data, "--config", tiny.config(steps=40), "--json")
+        assert aion(capsys, *words, "--out", tiny.out)[0] == 0
+        assert aion(capsys, *words, "--out", tiny.out.with_name("whole"))[0] == 0
+        assert runs.parameters(folder) == runs.parameters(tiny.out.with_name("whole.training") / "tiny")
+        assert not list((folder / "checkpoints").glob(".*"))

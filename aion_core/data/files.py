@@ -29,6 +29,10 @@ class NotClaimedError(InputError):
     """
 
 
+class HintError(NotClaimedError):
+    """A reader does not know the file either, but could be told how to read it: used where no other knows more."""
+
+
 class OptionsError(InputError):
     """The options given for a reader are not ones that it has."""
 
@@ -148,6 +152,7 @@ def find_reader(
         raise kind(f"{path}: the file is empty (0 bytes); fetch it again.")
     claimants: list[tuple[ReaderSpec, Reader]] = []
     refusals: list[str] = []
+    hints: list[str] = []
     faults: list[str] = []
     for spec in candidates:
         try:
@@ -157,11 +162,11 @@ def find_reader(
         except OptionsError:
             raise
         except NotClaimedError as error:
-            refusals.append(str(error))
+            (hints if isinstance(error, HintError) else refusals).append(str(error))
         except Exception as error:
             faults.append(_fault(spec, registry, error))
     if not claimants:
-        raise NotClaimedError(" ".join(refusals) or _nobody(path, candidates, faults, registry))
+        raise NotClaimedError(" ".join(refusals or hints) or _nobody(path, candidates, faults, registry))
     for fault in faults:
         warnings.warn(fault, RuntimeWarning, stacklevel=2)
     if len(claimants) > 1:

@@ -13,7 +13,7 @@ import pytest
 
 from aion_core.contract import InputError, ReaderSpec
 from aion_core.data import ObservationBatch, Reader, find_files, find_reader, sample_files
-from aion_core.data.files import NotClaimedError
+from aion_core.data.files import HintError, NotClaimedError
 from aion_core.plugins import Failure, LoadedPlugin, Registry
 
 
@@ -40,6 +40,11 @@ class Any(HeadReader):
 class Broken(HeadReader):
     def claims(self, path: Path) -> bool:
         raise RuntimeError("its author forgot something")
+
+
+class Hinting(HeadReader):
+    def claims(self, path: Path) -> bool:
+        raise HintError(f"{path}: name its columns.")
 
 
 class Knowing(HeadReader):
@@ -147,6 +152,14 @@ def test_a_reader_may_say_why_there_is_nothing_to_read(folder: Path) -> None:
     with pytest.raises(NotClaimedError, match=r"a\.txt: this is a log; give the table that it belongs to\.$"):
         find_reader(folder / "a.txt", registry(knowing, spec("demo", "*.dat")))
     assert find_reader(folder / "a.txt", registry(knowing, spec("alpha", "*.txt")))[0].name == "alpha"
+
+
+def test_a_hint_is_given_where_no_reader_knows_more(folder: Path) -> None:
+    hinting, knowing = spec("hinting", "*.txt"), spec("knowing", "*.txt")
+    with pytest.raises(NotClaimedError, match=r"^\S*a\.txt: name its columns\.$"):
+        find_reader(folder / "a.txt", registry(hinting))
+    with pytest.raises(NotClaimedError, match=r"^\S*a\.txt: this is a log"):
+        find_reader(folder / "a.txt", registry(hinting, knowing))
 
 
 def test_samples_are_found_where_their_package_is_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

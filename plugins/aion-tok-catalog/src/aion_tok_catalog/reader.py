@@ -15,7 +15,7 @@ import numpy.typing as npt
 from aion_core.contract import InputError
 from aion_core.contract.modality import Frozen
 from aion_core.data import ObservationBatch, Reader
-from aion_core.data.files import NotClaimedError
+from aion_core.data.files import HintError, NotClaimedError
 from aion_core.data.fits import fits_columns
 from aion_core.data.tables import text_columns
 from aion_core.observations import Scalar
@@ -47,7 +47,7 @@ class TableReader(Reader):
         if of is None:
             if not (names := fits_columns(path) or _text_columns(path)):
                 return False
-            raise NotClaimedError(
+            raise HintError(
                 f"{path}: no installed reader recognises this table; if it has redshifts or lists of sources, name its "
                 f"columns in [[catalog_tables.tables]] (it has {_some(names)})."
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 from aion_core.contract import InputError
 from aion_core.data import ObservationBatch
 from aion_core.observations import Spectrum
+from aion_core.testing.memory import memory_growth
 
 Make = Callable[..., dict[str, Any]]
 Save = Callable[..., Path]
@@ -175,3 +178,19 @@ def test_spectra_without_a_good_pixel_are_skipped_and_the_others_read(make: Make
     assert batch.object_id.tolist() == [str(hdus["FIBERMAP"]["TARGETID"][1])]
     assert [skipped.name.split(" (")[0] for skipped in batch.skipped] == ["row 1", "row 3"]
     assert {skipped.reason for skipped in batch.skipped} == {"every pixel of every camera is masked or has no weight"}
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_memory_does_not_grow_with_the_file(make: Make, save: Save, tmp_path: Path, suffix: str) -> None:
+    hdus = make(1)
+    hdus = {n: v if v.ndim == 1 else np.repeat(v, 1000, 0) for n, v in hdus.items() if n != "FIBERMAP"}
+    path = save(tmp_path / "coadd-a.fits", {"FIBERMAP": {"TARGETID": np.arange(1000)}} | hdus)
+    assert path.stat().st_size > 90 << 20
+    if suffix:
+        packed = tmp_path / "coadd-b.fits.gz"
+        with gzip.open(packed, "wb", 1) as target, path.open("rb") as source:
+            shutil.copyfileobj(source, target)
+        path = packed
+    grown, count = memory_growth(path, 64)
+    assert count == 1000
+    assert grown < 45 << 20

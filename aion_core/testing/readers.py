@@ -116,7 +116,6 @@ class ReaderContract:
         declared = load_registry().modalities
         for path in given:
             for batch in self.build().read(path, 100):
-                assert len(batch) <= 100
                 assert batch.object_id.dtype.kind == "U"
                 assert (batch.object_id != "").all()
                 assert batch.ra.dtype == batch.dec.dtype == np.float64  # in native byte order
@@ -129,6 +128,10 @@ class ReaderContract:
                     ), key
                     assert rows.dtype == np.int64
                     assert len(observation) == len(rows)
+
+    def test_objects_come_in_batches_of_the_size_asked_for(self, given: Sequence[Path]) -> None:
+        for path in given:
+            assert all(len(batch) <= 3 for batch in self.build().read(path, 3))
 
     def test_measured_values_are_finite_where_no_mask_says_otherwise(self, given: Sequence[Path]) -> None:
         for path in given:

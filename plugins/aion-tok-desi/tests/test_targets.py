@@ -138,6 +138,21 @@ def test_the_first_good_redshift_of_a_target_counts(make: Make, save: Save, tmp_
     assert values(read(path, redshifts=primary), "catalog_redshift") == pytest.approx({0: 0.1})
 
 
+def test_a_fibermap_with_redshifts_does_not_hide_the_spectra(make: Make, save: Save, tmp_path: Path) -> None:
+    batch = read(save(tmp_path / "coadd-a.fits", make(2, Z=[0.1, 0.2])))
+    assert batch.data.keys() == {"desi_spectrum"}
+
+
+def test_the_redshift_table_may_stand_behind_an_image(save: Save, tmp_path: Path) -> None:
+    table = {"TARGETID": FIRST + np.arange(3), "Z": np.ones(3)}
+    hdus = {
+        "EMPTY": np.zeros((2, 2)),
+        "REDSHIFTS": table,
+        "FIBERMAP": {"TARGETID": table["TARGETID"], "EBV": [0.1] * 3},
+    }
+    assert read(save(tmp_path / "redrock-a.fits", hdus)).data.keys() == {"catalog_redshift", "legacy_ebv"}
+
+
 def test_rows_of_a_redrock_file_must_be_those_of_its_fibermap(save: Save, tmp_path: Path) -> None:
     redshifts = {"TARGETID": FIRST + np.arange(3), "Z": np.ones(3)}
     for ids, sentence in ((FIRST + np.arange(3)[::-1], "not those"), (FIRST + np.arange(2), "has 2 rows; expected 3")):

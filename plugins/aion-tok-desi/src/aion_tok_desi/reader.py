@@ -67,10 +67,10 @@ class DesiReader(Reader):
 
     def read(self, path: Path, batch_size: int) -> Iterator[ObservationBatch]:
         with open_fits(path) as file:
-            if "z" in file.columns():
-                yield from self._redshifts(file, batch_size)
-            else:
+            if has_spectra(file) or "z" not in file.columns():
                 yield from self._spectra(file, min(batch_size, SPECTRA))
+            else:
+                yield from self._redshifts(file, batch_size)
 
     def _spectra(self, file: FitsFile, batch_size: int) -> Iterator[ObservationBatch]:
         where = f"{file.path}: HDU {FIBERMAP}"
@@ -109,7 +109,8 @@ class DesiReader(Reader):
         parts = [file.rows(wanted, batch_size)]
         if FIBERMAP in file:
             parts.append(file.rows(targets.WANTED, batch_size, FIBERMAP))
-            lengths = [header["NAXIS2"] for header in (file.header(1), file.header(FIBERMAP))]
+            first_table = next(h for h in map(file.header, range(len(file.names))) if "TFIELDS" in h)
+            lengths = [header["NAXIS2"] for header in (first_table, file.header(FIBERMAP))]
             if lengths[0] != lengths[1]:
                 raise InputError(
                     f"{file.path}: HDU {FIBERMAP} has {lengths[1]} rows; expected {lengths[0]}, those of the redshifts."

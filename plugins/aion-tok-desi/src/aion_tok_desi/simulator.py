@@ -70,7 +70,7 @@ def _tile(tile: int, objects: MockObjects, folder: Path, rng: np.random.Generato
     count = size + skies + dead
     share = fibre_share(objects, FIBRE, SEEING).astype(np.float32)[:, None]
     # Exposures are as long as the conditions ask; targets in several tiles are deeper.
-    depth = np.exp(0.15 * rng.normal() + 0.45 * rng.normal(size=count))
+    depth = np.exp(0.4 + 0.2 * rng.normal() + 0.5 * rng.normal(size=count))
     hdus: list[Any] = [fits.PrimaryHDU(), _fibermap(tile, objects, skies, dead)]
     for name, arm in spectrographs().items():
         expected = np.zeros((count, len(arm.wavelength)), np.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -46,7 +47,13 @@ def catalogue(x: np.ndarray, y: np.ndarray, brick: np.ndarray, seed: int = 0) ->
     for own in np.unique(brick):
         wcs = brick_wcs(*(float(v) for v in centres(own)))
         ra[brick == own], dec[brick == own] = wcs.all_pix2world(x[brick == own], y[brick == own], 0)
-    columns = {"RELEASE": np.full(len(x), 9010), "BRICKID": brick, "OBJID": np.arange(len(x)), "RA": ra, "DEC": dec}
+    columns: dict[str, Any] = {
+        "RELEASE": np.full(len(x), 9010),
+        "BRICKID": brick,
+        "OBJID": np.arange(len(x)),
+        "RA": ra,
+        "DEC": dec,
+    }
     columns |= {"TYPE": ["SER"] * len(x), "FLUX_G": np.ones(len(x))}
     return Table(columns | {f"SHAPE_{a}": rng.uniform(0, 1, len(x)).astype("f4") for a in ("R", "E1", "E2")})
 

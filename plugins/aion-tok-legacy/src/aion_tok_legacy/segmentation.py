@@ -40,9 +40,8 @@ def segmentation(flux: Floats, ivar: Floats | None, mask: npt.NDArray[np.bool_])
     """
     good = ~mask & np.isfinite(flux)
     weight = np.where(good, _weights(flux, good) if ivar is None else ivar, 0).astype(np.float64)
-    total = weight.sum(0)
-    signal = _matched((np.where(good, flux, 0) * weight).sum(0), total)
-    labels = np.where(total > 0, _labels(signal), 0)
+    signal = _matched((np.where(good, flux, 0) * weight).sum(0), weight.sum(0))
+    labels = _labels(signal)
     field = np.where(labels > 0, OTHER, 0).astype(np.float32)
     if central := _central(labels):
         field[labels == central] = CENTRAL
@@ -50,12 +49,12 @@ def segmentation(flux: Floats, ivar: Floats | None, mask: npt.NDArray[np.bool_])
 
 
 def _matched(weighted: npt.NDArray[np.float64], weight: npt.NDArray[np.float64]) -> Floats:
-    """Return what a matched filter makes of a map, in standard deviations of its noise.
+    """Return what a matched filter makes of a map, in standard deviations of its noise; 0 where nothing was measured.
 
     Parameters
     ----------
     weighted, weight
-        Flux times inverse variance, and inverse variance, summed over bands; 0 where nothing was measured.
+        Flux times inverse variance, and inverse variance, summed over bands.
     """
     reach = int(3 * SMOOTHING)
     line = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * SMOOTHING**2))

@@ -36,6 +36,12 @@ def test_seeds_are_skies_of_their_own(objects):
     assert np.abs(other.ra - objects.ra).min() > 0
 
 
+def test_fields_of_a_seed_are_different_pieces_of_the_sky():
+    first, second = draw(5, 0, FIELD), draw(5, FIELD, FIELD)
+    assert first.field_ra[0] != second.field_ra[0]
+    assert not np.isin(first.redshift, second.redshift).any()
+
+
 def test_identifiers_are_unique():
     ids = np.concatenate([part.object_id for part in stream(3, 3 * FIELD + 7)])
     assert len(np.unique(ids)) == len(ids) == 3 * FIELD + 7

@@ -39,7 +39,8 @@ def test_seeds_are_skies_of_their_own(objects):
 def test_fields_of_a_seed_are_different_pieces_of_the_sky():
     first, second = draw(5, 0, FIELD), draw(5, FIELD, FIELD)
     assert first.field_ra[0] != second.field_ra[0]
-    assert not np.isin(first.redshift, second.redshift).any()
+    assert not np.isin(first.ra, second.ra).any()
+    assert (first.kind != second.kind).any()
 
 
 def test_identifiers_are_unique():

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from aion_tok_legacy.images import ImageReader
-from aion_tok_legacy.segmentation import segmentation
+from aion_tok_legacy.segmentation import _matched, segmentation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,6 +50,12 @@ def test_an_empty_sky_has_hardly_any_source_and_no_object() -> None:
     field = segmentation(flux, weights(flux), np.zeros(flux.shape, bool))
     assert (field > 0).mean() < 0.01
     assert (field == 1).sum() == 0
+
+
+@pytest.mark.parametrize("weight", [0.01, 1.0, 400.0])
+def test_the_matched_filter_counts_in_standard_deviations_of_the_noise(weight: float) -> None:
+    noise = np.random.default_rng(0).normal(0, weight**-0.5, (300, 300))
+    assert _matched(noise * weight, np.full(noise.shape, weight)).std() == pytest.approx(1, rel=0.03)
 
 
 def test_bad_pixels_belong_to_nothing_and_do_not_make_sources() -> None:

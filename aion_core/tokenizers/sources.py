@@ -7,7 +7,7 @@ data, gives ids without the reserved ones, and pads with 9999.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
 import torch
@@ -24,7 +24,6 @@ SIDE = 96
 #: Codes of each quantile codebook, and how many samples the release's have.
 CODES, RESERVOIR = 1024, 100_000
 ATTRIBUTES = ("x", "y", "e1", "e2", "radius")
-SHAPES = ("SHAPE_E1", "SHAPE_E2", "SHAPE_R")  #: names in the release
 SIZES = (SIDE, SIDE, CODES, CODES, CODES)
 
 
@@ -32,7 +31,7 @@ class _Shapes(ScalarTokenizer):
     """Quantile codes of e1, e2 and radius, each with a table of its own."""
 
     def __init__(self, spec: ModalitySpec) -> None:
-        fields = {"kind": "coefficients", "shape": (len(SHAPES),), "vocab_size": CODES, "order": "masked"}
+        fields = {"kind": "coefficients", "shape": (len(ATTRIBUTES) - 2,), "vocab_size": CODES, "order": "masked"}
         super().__init__(spec.model_copy(update={**fields, "item_tokens": 1, "position": "grid2d"}))
 
     def artifact(self) -> Artifact:
@@ -40,15 +39,9 @@ class _Shapes(ScalarTokenizer):
 
     @classmethod
     def from_artifact(cls, spec: ModalitySpec, artifact: Artifact, sibling: Tokenizer | None = None) -> Self:
-        prefix = next(
-            (
-                p
-                for p in ("_quantizer.", "quantizer.")
-                if f"{p}quantizers.{SHAPES[0]}._index_to_val" in artifact.tensors
-            ),
-            "_quantizer.",
-        )
-        names = [f"{prefix}quantizers.{name}" for name in SHAPES]
+        shapes = _names(spec)[2:]
+        ours = f"_quantizer.quantizers.{shapes[0]}._index_to_val" in artifact.tensors
+        names = [f"{'_' if ours else ''}quantizer.quantizers.{name}" for name in shapes]
         tables = [fitting_tensor(artifact, f"{name}._index_to_val", (CODES,), spec.key) for name in names]
         centres = None
         if artifact.metadata.get("aion_core") == OWN["aion_core"]:
@@ -63,13 +56,16 @@ class SourceListTokenizer(Tokenizer):
     """At most `n_tokens` / 5 sources, nearest the centre first; −1 behind the last.
 
     A source counts if its five attributes are finite and its pixel lies in the cutout. Fitted in one pass: `observe`,
-    `merge`, `finish`.
+    `merge`, `finish`. `names` are those of the attributes in the weights file.
     """
 
     observation: ClassVar[type[Observation]] = SourceList
 
-    def __init__(self, spec: ModalitySpec) -> None:
+    def __init__(self, spec: ModalitySpec, names: Sequence[str] = ATTRIBUTES) -> None:
         super().__init__(spec)
+        self.names = tuple(names)
+        if len(set(names)) != len(ATTRIBUTES):
+            raise AionError(f"{spec.key}: {names} does not name {', '.join(ATTRIBUTES)}.")
         if spec.n_tokens % len(ATTRIBUTES) or spec.vocab_size < SEQUENCE_IDS.first_code + sum(SIZES):
             raise AionError(
                 f"{spec.key}: a list of sources has {len(ATTRIBUTES)} tokens for each and a vocabulary of "
@@ -118,16 +114,16 @@ class SourceListTokenizer(Tokenizer):
         """Return the release's: its reservoirs, of a fixed length, hold the centre of each code equally often."""
         self.shapes.encode_tensors()  # must be fitted
         tensors: dict[str, Tensor] = {}
-        for name in ("X", "Y"):
+        for name in self.names[:2]:
             tensors[f"_quantizer.quantizers.{name}._codebook_size"] = torch.tensor(SIDE)
-        for name, table, centre in zip(SHAPES, self.shapes.table, self.shapes.centre, strict=True):
+        for name, table, centre in zip(self.names[2:], self.shapes.table, self.shapes.centre, strict=True):
             tensors[f"_quantizer.quantizers.{name}._reservoir"] = centre[torch.arange(RESERVOIR) * CODES // RESERVOIR]
             tensors[f"_quantizer.quantizers.{name}._index_to_val"] = table
         return Artifact({"mask_value": 9999}, tensors, OWN)
 
     @classmethod
     def from_artifact(cls, spec: ModalitySpec, artifact: Artifact, sibling: Tokenizer | None = None) -> Self:
-        tokenizer = cls(spec)
+        tokenizer = cls(spec, _names(spec))
         tokenizer.shapes = _Shapes.from_artifact(spec, artifact)
         for name, size in artifact.tensors.items():
             if name.endswith("_codebook_size") and int(size) != SIDE:
@@ -163,6 +159,13 @@ class SourceListTokenizer(Tokenizer):
         pixels = codes[..., :2].float().masked_fill(codes[..., :2] < 0, torch.nan)
         shapes = self.shapes._decode(codes[..., 2:].flatten(0, 1), at=at).value.unflatten(0, codes.shape[:2])
         return SourceList(*torch.cat([pixels, shapes], dim=-1).unbind(-1))
+
+
+def _names(spec: ModalitySpec) -> Sequence[str]:
+    """Return the names of the attributes in the weights file, which the spec declares."""
+    config = spec.tokenizer.config if spec.tokenizer else {}
+    names: Sequence[str] = config.get("names", ATTRIBUTES)
+    return names
 
 
 def _first_samples() -> Tensor:

@@ -186,7 +186,7 @@ def test_source_lists_go_through_a_store(fitted: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda t: {k: v for k, v in t.items() if "SHAPE_R" not in k}, "have no tensor .*SHAPE_R"),
+        (lambda t: {k: v for k, v in t.items() if "radius" not in k}, "have no tensor .*radius"),
         (lambda t: {k: v[:100] if v.ndim else v for k, v in t.items()}, r"\[100\], expected floats"),
         (lambda t: {k: v.flip(0) if v.ndim else v for k, v in t.items()}, "do not ascend"),
         (lambda t: {k: v if v.ndim else v * 2 for k, v in t.items()}, "cutouts of 192 pixels"),

@@ -29,7 +29,10 @@ SOURCES = ModalitySpec(
         release="DR10",
         doi="10.3847/1538-3881/ab089d",
     ),
-    tokenizer=TokenizerSpec(path="aion_core.tokenizers.sources:SourceListTokenizer"),
+    tokenizer=TokenizerSpec(
+        path="aion_core.tokenizers.sources:SourceListTokenizer",
+        config={"names": ["X", "Y", "SHAPE_E1", "SHAPE_E2", "SHAPE_R"]},
+    ),
 )
 
 REDSHIFT = ModalitySpec(

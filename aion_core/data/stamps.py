@@ -74,7 +74,7 @@ def nearest_pixels(wcs: WCS, ra: npt.ArrayLike, dec: npt.ArrayLike) -> tuple[npt
             raise InputError(f"the positions cannot be found through the image's WCS ({error}).") from error
         back_lon, back_lat = wcs.all_pix2world(x[known], y[known], 0)
         away = ~(np.abs((back_lon - lon[known] + 180) % 360 - 180) * np.cos(np.deg2rad(lat[known])) < 1e-3)
-        away |= ~(np.abs(back_lat - lat[known]) < 1e-3)  # a tangent plane also maps the sky behind it
+        away |= ~(np.abs(back_lat - lat[known]) < 1e-3)  # where a distortion (SIP) cannot be inverted
         x[known[away]] = y[known[away]] = np.nan
     return np.floor(y + 0.5), np.floor(x + 0.5)
 

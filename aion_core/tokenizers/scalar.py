@@ -143,8 +143,11 @@ class ScalarTokenizer(Tokenizer):
             codes = torch.bucketize(values.contiguous(), self.edge[0])
         else:
             codes = torch.searchsorted(self.edge, values.T.contiguous()).T.contiguous()
-        missing = values.isnan().any(dim=1, keepdim=True)
-        return codes.masked_fill_(missing, -1).reshape(-1, *self.spec.shape)
+        doubtful = values.sum(dim=1).isnan()  # cheaper than to ask every value, and NaN wherever one of them is
+        if bool(doubtful.any()):
+            rows = doubtful.nonzero()[:, 0]
+            codes[rows[values[rows].isnan().any(dim=1)]] = -1
+        return codes.reshape(-1, *self.spec.shape)
 
     def _search(self) -> EdgeSearch | None:
         """Return the fast search in these edges, made once; None where it would not be one."""

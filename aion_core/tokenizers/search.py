@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: Numbers at a time: what is between two steps stays in the processor's cache, and torch does not split it.
-CHUNK = 1 << 15
+#: Numbers at a time: what is between two steps stays in the processor's cache.
+CHUNK = 1 << 16
 #: Comparisons after the bucket is known, at the most; and buckets of one table, at the most.
 MOST_STEPS, MOST_BUCKETS = 3, 1 << 16
 #: Coarsenesses tried: powers of two of units in the last place that fall into one bucket.
@@ -57,7 +57,7 @@ class EdgeSearch:
 
         A NaN, which only the first edges may be, lies below everything.
         """
-        known = [row[~row.isnan()] + 0.0 for row in edges]  # −0 becomes 0, of which it is no neighbour in bits
+        known = [row[~row.isnan()] for row in edges]
         if any(len(row) == 0 or not row.isfinite().all() for row in known):
             return None
         unique = [row.unique() for row in known]
@@ -94,10 +94,10 @@ class EdgeSearch:
             missing = int(edges[i].isnan().sum())
             codes[i, 0] = missing
             codes[i, 1 : len(row) + 1] = missing + torch.searchsorted(edges[i, missing:].contiguous(), row, right=True)
-        below = torch.cat([torch.searchsorted(key, buckets) + i * length for i, key in enumerate(keys)])
+        below = torch.cat([torch.searchsorted(key, buckets) for key in keys])
         plain = torch.arange(length, dtype=torch.int32)
         distinct = all(torch.equal(c[: len(u) + 1], plain[: len(u) + 1]) for c, u in zip(codes, unique, strict=True))
-        places = torch.int16 if len(unique) * length < 1 << 15 else torch.int32
+        places = torch.int16 if length < 1 << 15 else torch.int32
         start = None if distinct else codes.reshape(-1)
         return cls(middle, scale, shift, top, below.to(places), padded.reshape(-1), start, steps)
 
@@ -150,12 +150,12 @@ class EdgeSearch:
         key = bits.sub_(scale_bits).bitwise_right_shift_(self.shift).clamp_(max=self.top)
         key.bitwise_xor_(away.view(torch.int32).bitwise_right_shift_(31)).add_(bucket)
         place = self.below.index_select(0, key)
-        for _ in range(self.steps):
-            place += values > self.edges.index_select(0, place.int())
-        if self.codes is None:
-            torch.sub(place, edge, out=found)
-        else:
-            found.copy_(self.codes.index_select(0, place.int()))
+        for step in range(self.steps):
+            larger = values > self.edges.index_select(0, torch.add(place, edge))
+            last = step == self.steps - 1 and self.codes is None
+            place = torch.add(place, larger, out=found if last else None)
+        if self.codes is not None:
+            found.copy_(self.codes.index_select(0, torch.add(place, edge)))
 
 
 def _keys(values: Tensor, middle: Tensor, scale: Tensor, shift: int) -> Tensor:

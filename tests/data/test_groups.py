@@ -145,6 +145,17 @@ def test_naming_a_companion_reads_the_file_that_leads(
     assert report.files[1].group == tuple(survey / n for n in ("field-x.band", "field-a.band", "field.note"))
 
 
+def test_however_many_companions_are_met_first_the_group_is_read_once(
+    survey: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (survey / "field-b.band").write_text("band b\n")
+    read, calls = BandReader.read, []
+    monkeypatch.setattr(BandReader, "read", lambda *words: calls.append(words[1]) or read(*words))
+    report = describe_files([survey], registry)
+    assert calls == [survey / "field-x.band"]
+    assert list(states(report).values()) == ["part", "part", "readable", "part"]
+
+
 def test_files_of_an_unreadable_group_fail_once_under_the_first(survey: Path, registry: Registry) -> None:
     (survey / "field-x.band").write_text("band x\nstar\n")
     (survey / "other-x.band").write_text("band x\nstar 1.0\n")

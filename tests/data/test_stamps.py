@@ -36,6 +36,19 @@ def test_a_position_that_the_image_cannot_show_has_no_pixel(wcs: WCS) -> None:
     assert np.isnan(rows).tolist() == np.isnan(columns).tolist() == [False, True, True, True, True]
 
 
+@pytest.mark.filterwarnings("ignore:All-NaN")
+def test_a_position_where_a_distortion_cannot_be_inverted_has_no_pixel(wcs: WCS) -> None:
+    header = wcs.to_header()
+    header.update({"CTYPE1": "RA---TAN-SIP", "CTYPE2": "DEC--TAN-SIP"})
+    header.update({"A_ORDER": 2, "B_ORDER": 2, "A_2_0": 1e-4, "B_0_2": 1e-4})
+    distorted = WCS(header)
+    ra, dec = distorted.all_pix2world([100, 150], [60, 7], 0)
+    rows, columns = nearest_pixels(distorted, [*ra, 0.5, 359.2, 179.99], [*dec, 45.2, 44.5, -45])
+    assert rows[:2].tolist() == [60, 7]
+    assert columns[:2].tolist() == [100, 150]
+    assert np.isnan(rows[2:]).all()
+
+
 def test_stamps_at_the_edge_say_what_is_beyond_it() -> None:
     image = np.arange(1, 201, dtype=">f4").reshape(10, 20)
     stamps = cut_stamps({"flux": image, "ivar": image * 2}, [0, 5, 9], [0, 10, 19], size=4)

@@ -65,7 +65,7 @@ def test_tables_of_real_sizes_are_searched_exactly_and_in_few_steps(distribution
     assert torch.equal(found(asked), expected(table, asked))
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 100, 1 << 15])
+@pytest.mark.parametrize("chunk", [1, 7, 100, 1 << 16])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_codes_do_not_depend_on_chunks_and_threads(monkeypatch: pytest.MonkeyPatch, chunk: int, threads: int) -> None:
     monkeypatch.setattr(search, "CHUNK", chunk)

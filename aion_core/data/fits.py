@@ -288,21 +288,23 @@ def _plain(path: Path) -> Iterator[Path]:
 
 
 def _whole(path: Path, plain: Path) -> list[Header]:
-    """Return the headers of all HDUs of a file that ends no earlier than they say."""
+    """Return the headers of all HDUs of a file that ends no earlier than they say, padding included."""
     size, reached = plain.stat().st_size, 0
     headers: list[Header] = []
     with _damage(path), plain.open("rb") as file:
         if not is_fits(plain):
             raise ValueError("it does not begin as one")
         for header, end, following in _walk(file):
-            if size < end:
+            if size < following:  # also in the padding: whatever HDUs came behind are lost, and nothing else tells
                 name = f"{len(headers)} {_name(header, len(headers))}".strip()
-                where = f"{size} bytes, its HDU {name} ends at {end}"
+                padded = f", padded to {following}" if size >= end else ""
+                where = f"{size} bytes, its HDU {name} ends at {end}{padded}"
                 raise InputError(f"{path}: the file is cut short ({where}); fetch it again.")
             headers.append(header)
             reached = following
         file.seek(reached)
-        if not headers or file.read(8) == b"XTENSION":
+        behind = file.read(8)
+        if not headers or (behind and b"XTENSION".startswith(behind)):
             where = f"{size} bytes; the header that begins at byte {reached} cannot be read"
             raise InputError(f"{path}: the file is cut short or damaged ({where}); fetch it again.")
     return headers

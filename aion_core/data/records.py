@@ -1,7 +1,7 @@
 """Columns of a FITS binary table straight from its bytes.
 
-astropy makes an object of every column of a table before it hands out one of them: 0.1 s for the 236 columns beside an
-SDSS spectrum, of which a reader wants ten. What is wanted is mostly plain numbers, flags and strings at a fixed place
+astropy makes an object of every column of a table before it hands out one of them: 0.1 s for 236 columns, of which a
+reader may want ten. What is wanted is mostly plain numbers, flags and strings at a fixed place
 in the row, which NumPy can map as they are. All else (variable length, scaling, complex numbers) stays astropy's.
 """
 

@@ -142,14 +142,36 @@ def test_damaged_compression_is_found_before_anything_is_read(tmp_path: Path) ->
         pytest.fail("it was opened")
 
 
-def test_padding_and_words_after_the_end_do_no_harm(tmp_path: Path) -> None:
+def test_words_after_the_end_do_no_harm(tmp_path: Path) -> None:
     path = tmp_path / "file.fits"
     whole().writeto(path)
     content = path.read_bytes()
-    for tail in (b"", b"\0" * 2880, b"END OF TAPE"):
-        path.write_bytes(content.rstrip(b"\0") + b"\0" * 7 + tail)
+    for tail in (b"", b"\0" * 7, b"\0" * 2880, b"END OF TAPE"):
+        path.write_bytes(content + tail)
         with open_fits(path) as file:
             assert len(file.names) == 5
+
+
+@pytest.mark.parametrize("lost", [1, 7, 2000])
+def test_a_file_cut_in_the_padding_of_an_hdu_is_refused(tmp_path: Path, lost: int) -> None:
+    """What came behind is lost with the padding, and the headers that are left know nothing of it."""
+    path = tmp_path / "file.fits"
+    whole().writeto(path)
+    with fits.open(path) as hdus:
+        end = hdus["first"].fileinfo()["datLoc"] + hdus["first"].fileinfo()["datSpan"]
+    path.write_bytes(path.read_bytes()[: end - lost])
+    with pytest.raises(InputError, match=rf"cut short \({end - lost} bytes, its HDU \d FIRST .* padded to {end}\)"):
+        open_fits(path).__enter__()
+
+
+def test_a_file_cut_in_the_first_word_of_a_header_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "file.fits"
+    whole().writeto(path)
+    with fits.open(path) as hdus:
+        end = hdus["first"].fileinfo()["datLoc"] + hdus["first"].fileinfo()["datSpan"]
+    path.write_bytes(path.read_bytes()[: end + 3])
+    with pytest.raises(InputError, match=f"header that begins at byte {end}"):
+        open_fits(path).__enter__()
 
 
 def test_temporary_copies_of_compressed_files_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

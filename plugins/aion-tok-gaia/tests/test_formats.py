@@ -19,12 +19,11 @@ import pytest
 from aion_tok_gaia.reader import ArchiveReader, ArrayReader
 from astropy.io import fits, votable
 from astropy.table import MaskedColumn, Table
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aion_core.contract import InputError
 from aion_core.testing import ReaderContract
-from aion_core.testing.memory import memory_growth
 
 KINDS = ("fits", "csv", "tsv", "ecsv", "tabledata", "binary", "binary2", "json", "parquet")
 SUFFIX = {"tabledata": "vot", "binary": "xml", "binary2": "votable"}
@@ -137,55 +136,6 @@ class TestArrays(ReaderContract):
 
 
 # --- rows that cannot be used ---
-
-
-@pytest.mark.parametrize("size", [1, 2, 100])
-@pytest.mark.parametrize(
-    ("cells", "name", "reason"),
-    [
-        ("abc,1,2,3", "row 2", "source_id is 'abc', not an integer"),
-        (",1,2,3", "row 2", "source_id is missing"),
-        ("-99,1,2,3", "row 2", "source_id is -99"),
-        ("99999999999999999999,1,2,3", "row 2", "source_id is '99999999999999999999', not an integer"),
-        ("12,abc,2,3", "row 2 (source_id 12)", "parallax is 'abc', not a number"),
-        ("12,1,2,123", "row 2 (source_id 12)", "dec is 123.0 degrees"),
-        ("12,1,400,3", "row 2 (source_id 12)", "ra is 400.0 degrees"),
-        ("12,1,2", "row 2", "the line has 3 cells, expected 4"),
-        ("12,1,2,3,4", "row 2", "the line has 5 cells, expected 4"),
-        ("12", "row 2", "the line has 1 cell, expected 4"),
-        ("12,\xff,2,3", "row 2 (source_id 12)", "parallax is '?', not a number"),
-    ],
-)
-def test_a_line_that_is_no_source_is_skipped_and_the_rest_goes_on(
-    tmp_path: Path, cells: str, name: str, reason: str, size: int
-) -> None:
-    path = tmp_path / "a.csv"
-    path.write_text(f"source_id,parallax,ra,dec\n11,1,2,3\n{cells}\n13,4,5,6\n", encoding="latin-1")
-    objects, skipped = read(path, size)
-    assert list(objects) == ["11", "13"]
-    assert objects["13"]["gaia_parallax"] == 4
-    assert skipped == [(name, reason)]
-
-
-@pytest.mark.parametrize(
-    ("row", "reason"),
-    [
-        ([2, "abc"], "parallax is 'abc', not a number"),
-        ([2, True], "parallax is True, not a number"),
-        ([None, 1.0], "source_id is missing"),
-        ([2], "the row has 1 values, expected 2"),
-        ({"source_id": 2}, "the row has no list of values, expected 2"),
-        ([2, [1.0, 2.0]], "parallax is [1.0, 2.0], not a number"),
-    ],
-)
-def test_a_row_of_json_that_is_no_source_is_skipped(tmp_path: Path, row: object, reason: str) -> None:
-    path = tmp_path / "a.json"
-    metadata = [{"name": "source_id"}, {"name": "parallax"}]
-    path.write_text(json.dumps({"metadata": metadata, "data": [[1, 2.0], row, [3, None]]}))
-    objects, skipped = read(path)
-    assert list(objects) == ["1", "3"]
-    assert [reason for _, reason in skipped] == [reason]
-    assert skipped[0][0].startswith("row 2")
 
 
 @pytest.mark.parametrize("kind", ["csv", "ecsv", "json", "parquet", "fits"])
@@ -332,6 +282,34 @@ def test_integers_of_a_votable_that_stand_for_no_value_are_missing(tmp_path: Pat
         assert ["gaia_parallax" in measured for measured in objects.values()] == [False, True]
 
 
+def test_an_array_that_does_not_match_its_checksum_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    np.savez(path, X=np.full((20, 110), 1.5), source_id=np.arange(20) + 1)
+    content = path.read_bytes()
+    place = content.rindex(np.float64(1.5).tobytes())
+    path.write_bytes(content[:place] + np.float64(2.5).tobytes() + content[place + 8 :])
+    with pytest.raises(InputError, match=r"x\.npz: not a readable NumPy archive \(Bad CRC-32"):
+        list(ArrayReader().read(path, 7))
+
+
+def test_a_missing_identifier_in_parquet_skips_its_row_only(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"source_id": [2**62 + 1, None, 3], "parallax": [1.0, 2.0, None]}), path)
+    objects, skipped = read(path)
+    assert list(objects) == [str(2**62 + 1), "3"]
+    assert skipped == [("row 2", "source_id is missing")]
+
+
+def test_a_fault_inside_an_archive_names_both_files(tmp_path: Path) -> None:
+    path = tmp_path / "x.zip"
+    member = write(spectra(1, width=51), tmp_path / "y", "fits").read_bytes()
+    for content, message in ((member, "row 1 has 51 bp_coefficients"), (member[:6000], ".*cut short")):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("XP_CONTINUOUS_RAW.fits", content)
+        with pytest.raises(InputError, match=rf"^{path}[:,] XP_CONTINUOUS_RAW\.fits[:,] {message}"):
+            read(path)
+
+
 def test_an_oversized_file_in_an_archive_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x.zip"
     with zipfile.ZipFile(path, "w") as archive:
@@ -343,14 +321,6 @@ def test_an_oversized_file_in_an_archive_is_not_unpacked(tmp_path: Path, monkeyp
 
 # --- any spelling, order, type ---
 
-SPELT = {
-    '"(1.5, -2.0, null)"': [1.5, -2.0, np.nan],
-    '"[1.5,-2,nan]"': [1.5, -2.0, np.nan],
-    "(1.5, -2.0, 3e2)": [1.5, -2.0, 300.0],
-    "[1.5,-2,3]": [1.5, -2.0, 3.0],
-    '"(1.5 -2.0 3)"': [1.5, -2.0, 3.0],
-    '"  ( 1.5 ,-2.0 , 3 ) "': [1.5, -2.0, 3.0],
-}
 opening, quoted = st.sampled_from(["()", "[]"]), st.booleans()
 
 
@@ -457,6 +427,7 @@ def test_a_damaged_byte_ends_in_a_sentence_or_in_objects(kind: str, place: float
 
 
 @settings(max_examples=40, deadline=None)
+@example(place=0.0234375, byte=0)  # in the length of the header, so that it ends within the numbers
 @given(place=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255))
 def test_a_damaged_array_file_is_foreign_or_refused(place: float, byte: int) -> None:
     with TemporaryDirectory() as folder:
@@ -482,77 +453,3 @@ def test_whatever_the_bytes_claiming_answers(content: bytes, head: bytes) -> Non
         path.write_bytes(head + content)
         assert ArchiveReader().claims(path) in (True, False)
         assert ArrayReader().claims(path) is False
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("source_id,parallax\n5.8e18,2.0\n", "5.8e18"),
-        ("source_id,phot_g_mean_mag\n1,12.0\n", "ref_epoch"),
-        ('{"metadata": [{"name": "source_id"}, {"name": "parallax"}]}', "the field 'data' is missing"),
-        ('{"metadata": [{"name": "source_id"}, {"name": "parallax"}], "data": [[1, 2]', "cut short"),
-        ('{"metadata": [{"name": "source_id"}, {"name": "parallax"}], "data": 7}', "expected '\\['"),
-    ],
-)
-def test_tables_without_a_meaning_are_refused_with_a_sentence(tmp_path: Path, content: str, message: str) -> None:
-    path = tmp_path / "a.csv"
-    path.write_text(content)
-    assert ArchiveReader().claims(path)
-    with pytest.raises(InputError, match=rf"a\.csv: .*{message}"):
-        read(path)
-
-
-def test_a_magnitude_without_a_known_release_skips_its_row(tmp_path: Path) -> None:
-    path = tmp_path / "a.csv"
-    path.write_text("source_id,phot_g_mean_mag,ref_epoch\n1,12.0,2015.0\n2,12.0,2016.0\n3,,\n4,0,2015.5\n")
-    objects, skipped = read(path)
-    assert [(name, "gaia_flux_g" in measured) for name, measured in objects.items()] == [
-        ("2", True),
-        ("3", False),
-        ("4", False),
-    ]
-    assert [name for name, _ in skipped] == ["row 1 (source_id 1)"]
-    assert "ref_epoch 2015.0" in skipped[0][1]
-
-
-def write_large(path: Path, kind: str, count: int) -> Path:
-    """Write one spectrum many times over, without the detours of general writers."""
-    table = spectra(1)
-    name, bp = str(table["source_id"][0]), ", ".join(map(str, table["bp_coefficients"][0]))
-    if kind == "csv.gz":
-        lines = ["source_id,bp_coefficients\n", *[f'{name},"({bp})"\n'] * count]
-        path.write_bytes(gzip.compress("".join(lines).encode(), 1))
-    elif kind == "json":
-        head = '{"metadata": [{"name": "source_id"}, {"name": "bp_coefficients"}], "data": ['
-        path.write_text(head + ",".join([f"[{name}, [{bp}]]"] * count) + "]}")
-    elif kind in ("binary2", "tabledata"):
-        values = struct.pack(">Bq55d", 0, int(name), *table["bp_coefficients"][0]) * count
-        row = f"<TR><TD>{name}</TD><TD>{bp.replace(',', '')}</TD></TR>"
-        data = {
-            "binary2": f'<BINARY2><STREAM encoding="base64">{b64encode(values).decode()}</STREAM></BINARY2>',
-            "tabledata": f"<TABLEDATA>{row * count}</TABLEDATA>",
-        }
-        path.write_text(
-            '<VOTABLE><RESOURCE><TABLE><FIELD name="source_id" datatype="long"/>'
-            '<FIELD name="bp_coefficients" datatype="double" arraysize="55"/>'
-            f"<DATA>{data[kind]}</DATA></TABLE></RESOURCE></VOTABLE>"
-        )
-    elif kind == "npz":
-        np.savez_compressed(path, X=np.ones((count, 110)), source_id=np.arange(count) + 1)
-    elif kind == "parquet":
-        columns = {"source_id": np.arange(count) + 1, "bp_coefficients": [table["bp_coefficients"][0]] * count}
-        pq.write_table(pa.table(columns), path, row_group_size=5000)
-    else:
-        write_variable(path, [table["bp_coefficients"][0]] * count)
-    return path
-
-
-SLOW = ("fits", "tabledata", "binary2", "json", "parquet", "npz")
-
-
-@pytest.mark.parametrize("kind", ["csv.gz", *(pytest.param(kind, marks=pytest.mark.slow) for kind in SLOW)])
-def test_memory_does_not_grow_with_the_file(tmp_path: Path, kind: str) -> None:
-    path = write_large(tmp_path / f"x.{SUFFIX.get(kind, kind)}", kind, 60_000)  # 27 MB of numbers, or 35 as text
-    grown, count = memory_growth(path)
-    assert count == 60_000
-    assert grown < 18 << 20

@@ -130,7 +130,9 @@ def _check_counts(sources: Sources, counted: set[str], path: Path) -> None:
                 declared = sources.columns.get(DECLARED[key], np.full(i + 1, np.nan))[i]
                 count = int(declared) if np.isfinite(declared) and declared > 0 else len(cell)
                 if count != COUNTS[key]:
-                    raise InputError(f"{path}: row {sources.number[i]} {_other_basis(key, column, count)}")
+                    raise InputError(
+                        f"{path}: {sources.table}row {sources.number[i]} {_other_basis(key, column, count)}"
+                    )
                 break
 
 

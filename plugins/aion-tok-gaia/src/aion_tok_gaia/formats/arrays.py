@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from math import prod
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -55,7 +56,10 @@ def _header(file: Any) -> Header:
     """Read the header of an array: shape, whether the first axis runs fastest, type."""
     old = np.lib.format.read_magic(file) == (1, 0)
     read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
-    shape, transposed, dtype = read(file)
+    try:
+        shape, transposed, dtype = read(file)
+    except (TokenError, SyntaxError) as error:  # numpy parses the header as Python
+        raise ValueError("the header of an array is damaged") from error
     if dtype.hasobject:
         raise ValueError("it holds Python objects")
     return shape, transposed and len(shape) > 1, dtype

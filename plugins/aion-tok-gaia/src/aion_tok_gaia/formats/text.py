@@ -19,8 +19,8 @@ from aion_tok_gaia.formats.rows import ARRAYS, ID, Array, Rows, lower, objects
 
 #: A header line above this length is none of ours.
 HEADER_BYTES = 1 << 20
-#: A file is read in blocks of this size, several at once; a row (45 kB with all correlations) must fit.
-BLOCK_BYTES = 1 << 20
+#: A file is read in blocks of this size, up to 32 ahead; a row (45 kB with all correlations) must fit.
+BLOCK_BYTES = 1 << 19
 #: What is in no number becomes a question mark.
 ASCII = bytes(range(128)) + b"?" * 128
 #: An array that stands between delimiters without quotes, which CSV asks for where the delimiter is a comma.

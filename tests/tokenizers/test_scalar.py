@@ -91,6 +91,14 @@ def test_infinities_have_the_first_and_the_last_code(kind: str, fitted: Build) -
     assert tokens[:, 0].tolist() == [0, 0, 1023]
 
 
+def test_infinities_of_both_signs_in_one_row_are_not_taken_for_missing(fitted: Build) -> None:
+    rows = np.array([[-np.inf, np.inf, 0, 0, 0], [np.nan, np.inf, 0, 0, 0], [3e38, 3e38, -np.inf, 0, 0]], np.float32)
+    tokens = fitted("coefficients").encode(Scalar(rows))
+    assert tokens[0, :2].tolist() == [0, 1023]
+    assert (tokens[1] == -1).all()
+    assert tokens[2, :3].tolist() == [1023, 1023, 0]
+
+
 @pytest.mark.parametrize("kind", ["plain", "log", "coefficients"])
 def test_codes_of_a_quantile_tokenizer_are_used_equally(kind: str, fitted: Build, draw: Draw) -> None:
     tokenizer, values = fitted(kind), draw(kind)

@@ -18,14 +18,16 @@ if __name__ == "tokenize":  # a script beside this one wants the standard librar
 
 else:
     import argparse
+    import ctypes
+    import gc
     import importlib
     import json
     import platform
-    import resource
     import statistics
     import subprocess
     import sys
     import time
+    from collections.abc import Callable
     from pathlib import Path
     from typing import Any
 
@@ -40,9 +42,19 @@ else:
         sys.path.insert(0, str(HERE.parent))
         return importlib.import_module(f"tokenize_{codec}").sides(objects)
 
-    def resident() -> float:
-        """Return the most memory that this process has had, in MiB."""
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1 << 20)
+    def memory(name: str) -> float:
+        """Return a figure of this process's memory (``VmRSS``: now, ``VmHWM``: the most), in MiB."""
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 1024
+
+    def most(encode: Callable[[], Any]) -> float:
+        """Return the most memory that a call adds to what there is before it, in MiB (Linux only)."""
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # what building both sides has freed is no part of it
+        Path("/proc/self/clear_refs").write_text("5")  # the most so far is forgotten
+        before = memory("VmRSS")
+        encode()
+        return memory("VmHWM") - before
 
     def peak(codec: str, side: str, objects: int, threads: int) -> float:
         """Return the memory in MiB that a process of its own needs for one encoding, above what it had before."""
@@ -95,10 +107,7 @@ else:
         torch.set_num_threads(args.threads)
         codecs = [args.only] if args.only else list(CODECS)
         if args.peak:
-            encode = sides(args.only, args.objects)[args.peak]
-            before = resident()
-            encode()
-            print(resident() - before)
+            print(most(sides(args.only, args.objects)[args.peak]))
             return
         found = {codec: measure(codec, args.objects, args.rounds, args.threads) for codec in codecs}
         text = json.dumps({"benchmark": "tokenize", "machine": machine(args.threads)} | found, indent=2)

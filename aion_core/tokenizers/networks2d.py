@@ -17,7 +17,7 @@ from aion_core.engine.initialise import keyed_generator
 
 #: Bias of the last layer of every squeeze-excite unit at the start: residual units begin as the identity.
 CLOSED = -10.0
-#: See `SqueezeExcite.forward`.
+#: Objects whose gates are computed at a time; see `SqueezeExcite`.
 ROWS = 16
 
 
@@ -33,45 +33,51 @@ class SameConv2d(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Gates for every channel, from an attention-weighted mean over the pixels (Cao et al. 2020, arXiv 2012.13375)."""
+    """Gates for every channel, from an attention-weighted mean over the pixels (Cao et al. 2020, arXiv 2012.13375).
 
-    def __init__(self, channels: int) -> None:
+    Small products are summed in an order that depends on how many objects there are. With `steady`, where no gradient
+    is wanted, an object's gates are the same to the last bit whatever else is in the batch (of two or more); they
+    differ in the last bits from those of the release, which depend on it.
+    """
+
+    def __init__(self, channels: int, steady: bool = False) -> None:
         super().__init__()
         hidden = max(16, channels // 2)
+        self.steady = steady
         self.to_k = nn.Conv2d(channels, 1, 1)
         self.net = nn.Sequential(
             nn.Conv2d(channels, hidden, 1), nn.LeakyReLU(0.1), nn.Conv2d(hidden, channels, 1), nn.Sigmoid()
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the gates, ``[B, C, 1, 1]``.
+        """Return the gates, ``[B, C, 1, 1]``."""
+        pixels = x.flatten(2).transpose(1, 2)
+        if torch.is_grad_enabled() or not self.steady:
+            return self.net(_mean(pixels, self.to_k(x).flatten(2)))
+        weight, bias = self.to_k.weight.flatten(1).T, self.to_k.bias
+        attention = torch.bmm(pixels, weight.expand(len(x), -1, 1)).transpose(1, 2)  # one product per object
+        mean = _mean(pixels, attention if bias is None else attention + bias)
+        rows = F.pad(mean, (0, 0, 0, 0, 0, 0, 0, -len(x) % ROWS)).split(ROWS)
+        return torch.cat([self.net(part) for part in rows])[: len(x)]
 
-        Small products are summed in an order that depends on their size. So that an object's gates, and with them its
-        codes, do not depend on how many others there are, they are always computed in rows of `ROWS`.
-        """
-        if torch.is_grad_enabled():
-            return self.net(self._mean(x))
-        mean = F.pad(self._mean(x), (0, 0, 0, 0, 0, 0, 0, -len(x) % ROWS))
-        gates = [self.net(rows) for rows in mean.split(ROWS)]
-        return (gates[0] if len(gates) == 1 else torch.cat(gates))[: len(x)]
 
-    def _mean(self, x: Tensor) -> Tensor:
-        attention = self.to_k(x).flatten(2).softmax(dim=-1)
-        mean = torch.bmm(attention, x.flatten(2).transpose(1, 2))  # in this order the release's, to the last bit
-        return mean.unsqueeze(1).permute(0, 3, 1, 2)
+def _mean(pixels: Tensor, attention: Tensor) -> Tensor:
+    """Return the mean ``[B, C, 1, 1]`` of ``[B, n, C]`` with the softmax of ``[B, 1, n]`` as weights."""
+    mean = torch.bmm(attention.softmax(dim=-1), pixels)  # in this order the release's, to the last bit
+    return mean.unsqueeze(1).permute(0, 3, 1, 2)
 
 
 class ResidualUnit(nn.Module):
     """``x + gates · ELU(1×1 conv(ELU(3×3 conv(x))))``."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, steady: bool = False) -> None:
         super().__init__()
         self.net = nn.Sequential(
             SameConv2d(channels, channels, 3),
             nn.ELU(),
             nn.Conv2d(channels, channels, 1),
             nn.ELU(),
-            SqueezeExcite(channels),
+            SqueezeExcite(channels, steady),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -127,21 +133,21 @@ class ConvAutoencoder(nn.Module):
         super().__init__()
         width = hidden // 2**compressions
 
-        def units(count: int = consecutive) -> nn.Sequential:
-            return nn.Sequential(*(ResidualUnit(width) for _ in range(count)))
+        def units(steady: bool) -> nn.Sequential:
+            return nn.Sequential(*(ResidualUnit(width, steady) for _ in range(consecutive)))
 
         self.conv_in = SameConv2d(channels, width, 7)
         self.conv_out = SameConv2d(width, channels, 3)
-        encoder: list[nn.Module] = [ResidualUnit(width)]
+        encoder: list[nn.Module] = [ResidualUnit(width, steady=True)]
         decoder: list[nn.Module] = [ResidualUnit(width)]
         for _ in range(compressions):
             encoder.append(Downsample(width, 2 * width))
             decoder.append(Upsample(2 * width, width))
             width *= 2
-            encoder.append(units())
-            decoder.append(units())
-        encoder += [SameConv2d(width, width, 7), units(), ChannelNorm(width)]
-        decoder += [SameConv2d(width, width, 3), units()]
+            encoder.append(units(steady=True))
+            decoder.append(units(steady=False))
+        encoder += [SameConv2d(width, width, 7), units(steady=True), ChannelNorm(width)]
+        decoder += [SameConv2d(width, width, 3), units(steady=False)]
         self.encoder_layers = nn.ModuleList(encoder)
         self.decoder_layers = nn.ModuleList(reversed(decoder))
         self.width = width

@@ -225,6 +225,20 @@ def test_tokens_do_not_depend_on_the_rest_of_the_batch(seed: int, rows: list[int
     assert torch.equal(HSC_TOKENIZER.encode(obs)[rows], HSC_TOKENIZER.encode(obs[rows]))
 
 
+@pytest.mark.parametrize("config", [{}, {"hidden_dims": 64, "num_consecutive": 2}])
+def test_what_is_quantized_is_the_same_to_the_last_bit_in_any_batch(config: dict[str, int]) -> None:
+    """Tokens alone would show it once in a thousand batches."""
+    network = (tokenizer := tokenizers(**config)[0]).network
+    given = tokenizer.prepare(Image(noise(HSC, 40), HSC))
+
+    def features(count: int) -> torch.Tensor:
+        with torch.no_grad():
+            return network.features(given.x[:count], given.channels, given.present[:count])
+
+    everything = features(40)
+    assert [n for n in (2, 3, 5, 7, 13, 16, 39) if not torch.equal(features(n), everything[:n])] == []
+
+
 def test_encoding_in_batches_is_encoding_at_once() -> None:
     obs, tokenizer = Image(noise(HSC, 21), HSC), tokenizers()[0]
     expected = tokenizer.encode(obs)

@@ -23,6 +23,9 @@ from aion_core.tokenizers.base import Tokenizer, check_names, fitting_tensor
 from aion_core.tokenizers.fsq import FiniteScalarQuantizer, levels_for
 from aion_core.tokenizers.networks2d import FieldDecoder, FieldEncoder, initialise
 
+#: Maps that are convolved together at least.
+FEWEST = 16
+
 
 class FieldConfig(Frozen):
     """Sizes of a scalar-field tokenizer, by the release's names.
@@ -94,6 +97,11 @@ class FieldNetwork(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """Return what is quantized, ``[B, d, h, w]``, of maps ``[B, 1, H, W]``."""
         return self.encode_proj(self.encoder(x))
+
+    def steady_features(self, x: Tensor) -> Tensor:
+        """Return the same to the last bit in any batch: a few maps are convolved by code that rounds otherwise."""
+        missing = max(FEWEST - len(x), 0)
+        return self.features(torch.cat([x, x.new_zeros(missing, *x.shape[1:])]))[: len(x)]
 
     def output(self, z: Tensor) -> Tensor:
         """Return maps ``[B, H, W]`` of quantized vectors ``[B, d, h, w]``; not yet cut to [0, 1]."""
@@ -186,10 +194,8 @@ class ScalarFieldTokenizer(Tokenizer):
         return {k: v for k, v in state.items() if k.startswith(parts) and not k.endswith("num_batches_tracked")}
 
     def _encode(self, obs: ScalarField) -> Tensor:
-        if len(obs) == 1:  # a single map is convolved by other code than several, which rounds otherwise
-            return self._encode(obs[[0, 0]])[:1]
         x, bad = self._prepare(obs)
-        codes = self.network._quantizer.encode(self.network.features(x[:, None]))
+        codes = self.network._quantizer.encode(self.network.steady_features(x[:, None]))
         return codes.masked_fill_(bad.flatten(1).all(dim=1)[:, None, None], -1)
 
     def _decode(self, tokens: Tensor, **context: Any) -> ScalarField:

@@ -89,6 +89,16 @@ def test_tokens_do_not_depend_on_the_rest_of_the_batch(seed: int, rows: list[int
     assert torch.equal(TOKENIZER.encode(obs)[rows], TOKENIZER.encode(obs[rows]))
 
 
+def test_what_is_quantized_is_the_same_to_the_last_bit_in_any_batch() -> None:
+    network, value = TOKENIZER.network.eval(), maps(40)[:, None]
+    with torch.no_grad():
+        everything = network.steady_features(value)
+        different = [
+            n for n in (1, 2, 5, 7, 16, 39) if not torch.equal(network.steady_features(value[:n]), everything[:n])
+        ]
+    assert different == []
+
+
 def test_the_loss_is_the_mean_square_over_good_pixels_and_reaches_every_parameter() -> None:
     value = maps(4)
     value[0, :3], value[2] = torch.nan, torch.nan

@@ -292,6 +292,16 @@ def test_an_array_that_does_not_match_its_checksum_is_refused(tmp_path: Path) ->
         list(ArrayReader().read(path, 7))
 
 
+def test_an_array_longer_than_its_header_says_is_refused(tmp_path: Path) -> None:
+    path, whole = tmp_path / "x.npz", tmp_path / "whole.npz"
+    np.savez(whole, X=np.ones((20, 110)), source_id=np.arange(20) + 1)
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(path, "w") as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name) + b"\0" * (880 if name == "X.npy" else 8))
+    with pytest.raises(InputError, match="more in it than its header says"):
+        list(ArrayReader().read(path, 7))
+
+
 def test_a_missing_identifier_in_parquet_skips_its_row_only(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"source_id": [2**62 + 1, None, 3], "parallax": [1.0, 2.0, None]}), path)

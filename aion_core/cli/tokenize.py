@@ -130,9 +130,9 @@ def _show_skipped(report: Report) -> None:
     """List the first objects that could not be read, of each file."""
     rows = []
     for result in report.files:
-        for one in result.skipped.named[:NAMED]:
-            rows.append((str(result.path), one.name, one.reason))
-        if (more := result.skipped.count - NAMED) > 0:
+        told = result.skipped.named[:NAMED]
+        rows += [(str(result.path), one.name, one.reason) for one in told]
+        if more := result.skipped.count - sum(one.count for one in told):
             rows.append((str(result.path), f"and {more:,} more", "--json names the first hundred"))
     if rows:
         print_table("Skipped objects", ("file", "object", "why"), rows)

@@ -130,12 +130,20 @@ def _sorted(
             if off > 1
             else f"{example} of {catalogue.name}"
         )
-        unknown.append(Skipped(listed, "off the image"))
+        unknown.append(Skipped(listed, "off the image", off))
     where = np.concatenate([part.pop("") for part in kept], axis=1)
     order = np.lexsort((where[0], where[2], where[1]))
     columns = {name: np.concatenate([part[name] for part in kept])[order] for name in kept[0]}
     number, row, column = where[:, order]
     return Places(columns, number.astype(np.int64), row, column, tuple(unknown))
+
+
+def on_sphere(
+    ra: npt.NDArray[np.float64], dec: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return positions in degrees, right ascension in 0 … 360; both NaN where one is unknown or there is no such."""
+    known = np.isfinite(ra) & (np.abs(dec) <= 90)
+    return np.where(known, ra % 360, np.nan), np.where(known, dec, np.nan)
 
 
 def named(places: Places, catalogue: Path, identifier: str) -> ObservationBatch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -27,7 +27,7 @@ class SkipReport:
 
     def __add__(self, more: Iterable[Skipped]) -> SkipReport:
         new = tuple(more)
-        return SkipReport(self.count + len(new), (*self.named, *new)[:NAMED]) if new else self
+        return SkipReport(self.count + sum(one.count for one in new), (*self.named, *new)[:NAMED]) if new else self
 
     def to_json(self) -> str:
         return json.dumps(self.document())
@@ -35,11 +35,11 @@ class SkipReport:
     @classmethod
     def from_json(cls, text: str) -> SkipReport:
         found = json.loads(text)
-        return cls(found["count"], tuple(Skipped(one["name"], one["reason"]) for one in found["named"]))
+        return cls(found["count"], tuple(Skipped(**one) for one in found["named"]))
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON holds it."""
-        return {"count": self.count, "named": [{"name": one.name, "reason": one.reason} for one in self.named]}
+        return {"count": self.count, "named": [asdict(one) for one in self.named]}
 
 
 @dataclass(frozen=True)

@@ -232,6 +232,13 @@ def test_few_of_many_skipped_objects_are_named() -> None:
     assert SkipReport.from_json(report.to_json()) == report
 
 
+def test_skipped_objects_told_at_once_count_as_many() -> None:
+    report = SkipReport()
+    report += (Skipped("12 rows of a table", "off the image", 12), Skipped("row 3", "it has no position"))
+    assert report.count == 13
+    assert SkipReport.from_json(report.to_json()) == report
+
+
 def write(path: Path, text: str) -> Path:
     path.write_text(text)
     return path

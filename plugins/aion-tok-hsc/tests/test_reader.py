@@ -123,6 +123,22 @@ def test_object_numbers_that_have_lost_digits_are_refused(tmp_path: Path) -> Non
         read(path)
 
 
+def test_object_numbers_rounded_in_text_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("object_id,g_cmodel_mag\n43158034708430848,20.5\n4.315803470843085e+16,21\n")
+    with pytest.raises(InputError, match=r"rows\.csv: column object_id holds '4.315803470843085e\+16'"):
+        read(path)
+
+
+def test_an_impossible_position_is_unknown_and_its_neighbours_stay(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("object_id,ra,dec,g_cmodel_mag\n1,370,5,20\n2,10,100,21\n3,10,,22\n")
+    (batch,) = CatalogueReader().read(path, 10)
+    np.testing.assert_array_equal(batch.ra, [10, np.nan, np.nan])
+    np.testing.assert_array_equal(batch.dec, [5, np.nan, np.nan])
+    assert len(batch.data["hsc_mag_g"][1]) == 3
+
+
 def test_text_in_a_column_of_numbers_is_named_with_its_row(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("# object_id,g_cmodel_mag\n1,20.5\n2,faint\n")

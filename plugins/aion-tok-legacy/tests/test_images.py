@@ -235,6 +235,7 @@ def test_a_brick_of_a_data_release_is_read_at_the_rows_of_its_catalogue(tmp_path
     first, second = read(image_path, batch_size=2)
     assert [*first.object_id, *second.object_id] == [f"9010-{BRICKID}-{i}" for i in (3, 0, 1)]
     assert [s.reason[:13] for s in first.skipped] == ["off the image", "BRICK_PRIMARY"]
+    assert [s.count for s in first.skipped] == [1, 1]
     assert second.skipped == ()
     flux = torch.cat([image_of(first).flux, image_of(second).flux])
     assert flux[:, 0, 48, 48].tolist() == [8, 5, 6]

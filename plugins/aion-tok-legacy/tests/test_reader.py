@@ -199,6 +199,17 @@ def test_rows_of_another_brick_are_skipped_and_listed(tmp_path: Path) -> None:
     assert len(batch.data["legacy_flux_g"][1]) == len(batch.data["legacy_shape_r"][1]) == 1
 
 
+def test_an_impossible_position_is_unknown_and_its_neighbours_stay(tmp_path: Path) -> None:
+    path = tmp_path / "rows.fits"
+    rows = table()
+    rows["DEC"] = [100.0, 5.0]
+    rows.write(path)
+    (batch,) = CatalogueReader().read(path, 10)
+    assert np.isnan([batch.ra[0], batch.dec[0]]).all()
+    assert batch.dec[1] == 5
+    assert len(batch.data["legacy_flux_g"][1]) == 2
+
+
 # --- damaged and foreign files ---
 
 

@@ -90,7 +90,8 @@ class ImageReader(Reader):
         skipped = places.skipped
         if own:
             rows = primary(places.columns)
-            skipped += (Skipped(f"{(~rows).sum()} rows of {path.name}", NOT_PRIMARY),) * bool((~rows).any())
+            if others := int((~rows).sum()):
+                skipped += (Skipped(f"{others} rows of {path.name}", NOT_PRIMARY, others),)
             places = places[rows]
         for first in range(0, max(len(places), 1), batch_size):
             some = places[first : first + batch_size]

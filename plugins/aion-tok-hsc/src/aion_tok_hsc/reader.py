@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from aion_core.contract import InputError
 from aion_core.data.fits import fits_columns
+from aion_core.data.positions import on_sphere
 from aion_core.data.reader import ObservationBatch, Reader, Skipped
 from aion_core.data.tables import flags, numbers, open_table, text_columns
 from aion_core.observations import Observation, Scalar
@@ -80,7 +81,7 @@ def observed(columns: Columns, path: Path, first: int = 0) -> ObservationBatch:
             data[key] = (Scalar(value[rows]), rows)
     unknown = np.full(len(columns["object_id"]), np.nan)
     ra, dec = (numbers(columns, n, path, first) if n in columns else unknown for n in ("ra", "dec"))
-    return ObservationBatch(_identifiers(columns["object_id"], path), ra % 360, dec, data)
+    return ObservationBatch(_identifiers(columns["object_id"], path), *on_sphere(ra, dec), data)
 
 
 def _identifiers(column: npt.NDArray[Any], path: Path) -> npt.NDArray[np.str_]:
@@ -89,4 +90,7 @@ def _identifiers(column: npt.NDArray[Any], path: Path) -> npt.NDArray[np.str_]:
         raise InputError(
             f"{path}: column object_id holds {column.dtype}, which cannot hold all digits of HSC's numbers."
         )
-    return np.char.strip(column.astype(str))
+    names = np.char.strip(column.astype(str))
+    if rounded := next((name for name in names if name and not name.isdigit()), None):
+        raise InputError(f"{path}: column object_id holds '{rounded}'; expected a whole number with all its digits.")
+    return names

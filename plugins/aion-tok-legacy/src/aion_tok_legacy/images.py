@@ -104,7 +104,8 @@ class ImageReader(Reader):
         skipped = places.skipped
         if tractor:
             own = of_this_brick(places.columns)
-            skipped += (Skipped(f"{(~own).sum()} rows of {path.name}", ELSEWHERE),) * bool((~own).any())
+            if others := int((~own).sum()):
+                skipped += (Skipped(f"{others} rows of {path.name}", ELSEWHERE, others),)
             places = places[own]
         # Positions that a user gives are a selection: they do not tell all the sources around an object.
         around = surroundings(tractor) if tractor and self.options.positions is None else None

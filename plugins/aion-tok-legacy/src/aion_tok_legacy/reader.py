@@ -18,6 +18,7 @@ import numpy.typing as npt
 from aion_core.contract import InputError
 from aion_core.contract.modality import Frozen
 from aion_core.data.fits import FitsFile, fits_columns, open_fits
+from aion_core.data.positions import on_sphere
 from aion_core.data.reader import ObservationBatch, Reader, Skipped
 from aion_core.observations import Observation, Scalar
 from aion_tok_legacy.sources import Surroundings
@@ -114,7 +115,7 @@ def observed(
     for key, value in values.items():
         rows = np.flatnonzero(np.isfinite(value))
         data[key] = (Scalar(value[rows]), rows)
-    ra, dec = _numbers(columns, "ra", path) % 360, _numbers(columns, "dec", path)
+    ra, dec = on_sphere(_numbers(columns, "ra", path), _numbers(columns, "dec", path))
     if around is not None:
         data["catalog_sources"] = around(ra, dec, columns["brickid"].astype(np.int64))
     return ObservationBatch(_identifiers(columns, path, numbers), ra, dec, data)

@@ -30,6 +30,7 @@ from aion_core.release import (
     read_artifact,
     write_artifact,
 )
+from aion_core.tokenizers.precision import full_precision
 
 #: Arithmetic of encoding: float32 is exact (the release's tokens), bfloat16 trades a share of the tokens for speed.
 Precision = Literal["float32", "bfloat16"]
@@ -91,7 +92,7 @@ class Tokenizer(nn.Module, ABC):
         """Return codes 0 … V−1, int64 ``[B, *shape]``; −1 throughout where an object has nothing valid.
 
         Runs in eval mode, on the tokenizer's device, and leaves the observation as it is. Codes of an object do not
-        depend on the others in the batch.
+        depend on the others in the batch, nor on an autocast or a rounding of matrix products that the caller set.
 
         Raises
         ------
@@ -100,7 +101,7 @@ class Tokenizer(nn.Module, ABC):
         AionError
             If the tokenizer has not been fitted.
         """
-        with _evaluating(self), _full_precision():
+        with _evaluating(self), full_precision(self.device):
             if self.batch is None or not isinstance(obs, self.observation) or len(obs) <= self.batch:
                 return self._encode(self.accept(obs))
             parts = (obs[i : i + self.batch] for i in range(0, len(obs), self.batch))
@@ -118,7 +119,7 @@ class Tokenizer(nn.Module, ABC):
         InputError
             If the tokens have another shape, are not integers, or lie outside −1 … V−1.
         """
-        with _evaluating(self), _full_precision():
+        with _evaluating(self), full_precision(self.device):
             return self._decode(self._check_tokens(tokens), **context)
 
     @abstractmethod
@@ -405,17 +406,6 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for m in training:
             m.training = True
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Keep convolutions in float32 from being computed in TF32, as cuDNN does by default: tokens would differ."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
 
 
 def _hashable(name: str, tensor: Tensor) -> tuple[str, str, tuple[int, ...], bytes]:

@@ -153,6 +153,8 @@ def _told(result: FileResult, describing: bool) -> bool:
 
 def _row(result: FileResult) -> tuple[str, ...]:
     told = _grouped(result) if result.good else (result.reason or "").removeprefix(f"{result.path}: ")
+    if result.good and result.reason:
+        told += "; " + result.reason.removeprefix(f"{result.path}: ")
     if result.good and result.skipped.count:
         told += f"; skipped {result.skipped.count:,}"
     objects = f"{result.objects:,}" if result.good else "–"

@@ -14,7 +14,7 @@ import json
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -224,10 +224,21 @@ def _part(path: Path, lead: Path, reader: str | None) -> FileResult:
 
 
 def _companions(results: dict[Path, FileResult]) -> dict[Path, FileResult]:
-    """Return the results, in which what no reader claims by itself is a part of the file that it was read with."""
+    """Return the results, in which what no reader claims by itself is a part of the file that it was read with.
+
+    What another reader has read by itself, such as a catalogue beside an image, keeps its result and says so.
+    """
     leads = {member: result for result in results.values() for member in result.group if member != result.path}
     unclaimed = [r for r in results.values() if r.reader is None and r.path in leads]
-    return results | {r.path: _part(r.path, leads[r.path].path, leads[r.path].reader) for r in unclaimed}
+    twice = (r for r in results.values() if r.good and r.path in leads)
+    return (
+        results
+        | {r.path: _part(r.path, leads[r.path].path, leads[r.path].reader) for r in unclaimed}
+        | {
+            r.path: replace(r, reason=f"{r.path}: some of its objects are also read with {leads[r.path].path}.")
+            for r in twice
+        }
+    )
 
 
 def _tokenize(

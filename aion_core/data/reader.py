@@ -29,7 +29,7 @@ class Skipped:
 
     `name` says where it stands (``row 3``, ``HDU B_FLUX, row 3``), `reason` is the rest of the sentence
     (``every pixel is masked``). What an object merely lacks (a band not observed) is no reason to skip it. Many
-    that share a reason may be told at once: `count` is their number, which `name` says too (``12 rows of objects.csv``).
+    that share a reason may be told at once: `count` is their number, and `name` says it (``12 rows of objects.csv``).
     """
 
     name: str

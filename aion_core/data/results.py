@@ -64,7 +64,7 @@ class FileResult:
     skipped
         Objects that are not among `objects` because they could not be read.
     reason
-        One sentence, for the last four states.
+        One sentence, for the last four states; for the others, what is to be noted.
     """
 
     path: Path

@@ -139,6 +139,7 @@ def test_another_unit_is_stated(make: Make, save: Save, tmp_path: Path) -> None:
         ("B_FLUX", lambda a: None, r"HDU B_FLUX is missing; the file has .*R_IVAR"),
         ("R_IVAR", lambda a: None, "HDU R_IVAR is missing"),
         ("R_FLUX", lambda a: a[:, :-1], r"HDU R_FLUX has shape \(3, 2325\); expected \(3, 2326\)"),
+        ("Z_MASK", lambda a: None, "HDU Z_MASK is missing, though B_MASK is there"),
         ("Z_MASK", lambda a: a[:2], r"HDU Z_MASK has shape \(2, 2881\)"),
         ("B_WAVELENGTH", lambda a: np.where(a == a[7], np.nan, a), "HDU B_WAVELENGTH, pixel 8: the wavelength is nan"),
         ("B_WAVELENGTH", lambda a: np.roll(a, 9), "HDU B_WAVELENGTH, pixel 10: .*neither ascend nor descend"),

@@ -265,6 +265,15 @@ def test_bands_of_different_shapes_or_places_are_refused(tmp_path: Path) -> None
 # --- positions
 
 
+def test_a_plane_that_only_some_bands_have_is_missed(tmp_path: Path) -> None:
+    """As when a file ends behind its image: nothing in the file itself tells."""
+    zeros, ones = np.zeros((120, 130), "i4"), np.ones((120, 130), "f4")
+    path = cutout(tmp_path / "a_g.fits", "g", mask=zeros, variance=ones)
+    cutout(tmp_path / "a_r.fits", "r", mask=zeros)
+    with pytest.raises(InputError, match=r"a_r\.fits: HDU VARIANCE is missing"):
+        read(path)
+
+
 def test_rows_of_the_archives_catalogue_bring_what_they_say(tmp_path: Path) -> None:
     path = cutout(tmp_path / "here_100x100_g.fits", "g")
     ra, dec = world().all_pix2world([60, 20, 100, 5000], [90, 30, 10, 5000], 0)

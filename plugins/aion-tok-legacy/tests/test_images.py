@@ -21,8 +21,10 @@ from hypothesis import strategies as st
 
 from aion_core.contract import InputError
 from aion_core.data.files import NotClaimedError
+from aion_core.data.pipeline import describe_files
 from aion_core.data.reader import ObservationBatch
 from aion_core.observations import Image
+from aion_core.plugins import load_registry
 from aion_core.testing import ReaderContract
 from aion_core.testing.memory import memory_growth
 
@@ -249,6 +251,16 @@ def test_a_brick_of_a_data_release_is_read_at_the_rows_of_its_catalogue(tmp_path
     np.testing.assert_allclose([all_x - 1000, all_y - 2000], [x, y], atol=1e-3)
 
 
+def test_a_catalogue_beside_its_images_says_that_its_objects_come_twice(tmp_path: Path) -> None:
+    image = brick(tmp_path, {"image-g": noise(shape=(100, 100))})
+    catalogue = tractor(tmp_path / f"tractor-{BRICK}.fits", [59.0, 59.0], [-30.5, -30.501])
+    states = {result.path: result for result in describe_files([tmp_path], load_registry()).files}
+    assert states[catalogue].status == "readable"
+    assert f"also read with {image}" in (states[catalogue].reason or "")
+    assert states[image].reason is None
+    assert [result.reason for result in describe_files([catalogue], load_registry()).files] == [None]
+
+
 # --- bands, weights, masks
 
 
@@ -280,6 +292,15 @@ def test_not_measured_is_masked_and_has_no_weight(tmp_path: Path) -> None:
     expected[0, :5] = True
     np.testing.assert_array_equal(image.mask[0, 0], expected)
     np.testing.assert_array_equal(image.ivar[0, 0] == 0, expected)
+
+
+def test_a_pixel_without_weight_is_bad_also_where_another_band_has_no_weights(tmp_path: Path) -> None:
+    weights = np.full((96, 96), 100, "f4")
+    weights[3, 4] = 0
+    planes = {"image-g": noise(1, (96, 96)), "image-r": noise(2, (96, 96)), "invvar-g": weights}
+    image = image_of(read(brick(tmp_path, planes))[0])
+    assert image.ivar is None
+    assert np.argwhere(image.mask[0].numpy()).tolist() == [[0, 3, 4]]
 
 
 def test_mask_bits_count_in_their_own_band_and_only_where_a_pixel_is_lost(tmp_path: Path) -> None:

@@ -71,6 +71,12 @@ def open_cameras(file: FitsFile, rows: int) -> list[Camera]:
         If an HDU of a camera is missing, has another shape, or wavelengths that are no grid.
     """
     cameras = [_camera(file, name, rows) for name in _names(file)]
+    masked = [camera.name for camera in cameras if camera.mask is not None]
+    if masked and (without := next((camera.name for camera in cameras if camera.mask is None), None)):
+        raise InputError(
+            f"{file.path}: HDU {without}_MASK is missing, though {masked[0]}_MASK is there; the file may be cut short: "
+            "fetch it again."
+        )
     units = {camera.unit for camera in cameras}
     if len(units) > 1:
         raise InputError(f"{file.path}: the cameras' fluxes have different units ({', '.join(map(str, units))}).")

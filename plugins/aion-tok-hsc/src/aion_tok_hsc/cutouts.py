@@ -148,6 +148,14 @@ def open_piece(paths: Sequence[Path], stack: ExitStack) -> Piece:
             expected = f"one of {', '.join(BANDS)}" if name is None else "another one than that of the other files"
             raise InputError(f"{path}: HDU 0: FILTER is {file.header(0).get('FILTER')!r}; expected {expected}.")
         bands[name] = _open_band(file)
+    for kind in ("mask", "variance"):
+        having = {name: getattr(band, kind) is not None for name, band in bands.items()}
+        if len(set(having.values())) > 1:
+            lacking = next(path for name, path in zip(bands, paths, strict=True) if not having[name])
+            raise InputError(
+                f"{lacking}: HDU {kind.upper()} is missing, though other bands of the same piece of sky have it; the "
+                "file may be cut short: fetch it again."
+            )
     planes = [image for band in bands.values() for image in (band.flux, band.mask, band.variance) if image is not None]
     check_alike(planes)
     first = planes[0]

@@ -176,10 +176,12 @@ def _image(coadd: Coadd, stamps: Stamps) -> Image:
     factor = 10 ** ((ZERO_POINT - coadd.zero_point) / 2.5)
     flux = np.stack([stamps.pixels[f"flux {band}"] for band in bands], 1).astype(np.float32) * np.float32(factor)
     bad = stamps.outside[:, None] | ~np.isfinite(flux)
-    ivar = None
-    if all(band in coadd.ivar for band in bands):
-        ivar = np.stack([stamps.pixels[f"ivar {band}"] for band in bands], 1).astype(np.float32) / np.float32(factor**2)
-        bad |= ~(ivar > 0) | ~np.isfinite(ivar)
+    weights = np.ones_like(flux)  # of a band without any, all pixels count
+    for i, band in enumerate(bands):
+        if band in coadd.ivar:
+            weights[:, i] = stamps.pixels[f"ivar {band}"].astype(np.float32) / np.float32(factor**2)
+    bad |= ~(weights > 0) | ~np.isfinite(weights)
+    ivar = weights if all(band in coadd.ivar for band in bands) else None
     if "maskbits" in stamps.pixels:
         bits = stamps.pixels["maskbits"].astype(np.int64)
         bad |= np.stack([(bits & sum(1 << bit for bit in BAD_BITS[band])) != 0 for band in bands], 1)

@@ -227,6 +227,15 @@ def test_codes_do_not_depend_on_the_size_of_the_batch(tokenizer: Any) -> None:
     assert len(tokens[:, 1:].unique()) >= 100
 
 
+def test_a_network_on_a_cpu_is_given_one_spectrum_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that products of wide layers, whose rounding depends on their size, cannot depend on the batch."""
+    tokenizer, sizes = make_tokenizer(), []
+    encode = tokenizer.network.encode
+    monkeypatch.setattr(tokenizer.network, "encode", lambda x, *rest: sizes.append(len(x)) or encode(x, *rest))
+    tokenizer.encode(spectra(5))
+    assert sizes == [1] * 5
+
+
 def test_fast_codes_are_the_exact_ones_but_for_few_at_the_border() -> None:
     obs, tokenizer = spectra(64), make_tokenizer()
     exact = tokenizer.encode(obs)

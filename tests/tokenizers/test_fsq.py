@@ -36,7 +36,8 @@ def test_every_code_decodes_to_the_vector_that_encodes_to_it(levels: list[int]) 
 def test_no_number_gives_a_code_outside_the_codebook(levels: list[int], numbers: list[float]) -> None:
     fsq = FiniteScalarQuantizer(levels)
     codes = fsq.encode(torch.tensor([numbers[: len(levels)]]))
-    assert 0 <= int(codes.min()) and int(codes.max()) < prod(levels)
+    assert int(codes.min()) >= 0
+    assert int(codes.max()) < prod(levels)
 
 
 def test_gradients_pass_the_rounding_as_those_of_the_squeeze() -> None:

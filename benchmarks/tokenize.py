@@ -4,7 +4,7 @@
 
 Every codec has a module ``tokenize_<codec>.py`` beside this one, with ``sides(objects)``: functions that encode the
 batch by the release's package (`peer`), by ours in float32 (`exact`), and by ours when it is to be fast (`fast`).
-Medians of interleaved rounds; peak memory is that of a process which encodes the batch once, above what it had before.
+Medians of interleaved rounds; peak memory is what encoding adds to a process with the weights of both in memory.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ else:
 
     def most(encode: Callable[[], Any]) -> float:
         """Return the most memory that a call adds to what there is before it, in MiB (Linux only)."""
+        encode()  # reads weights from the file that they are mapped to, and lets libraries set themselves up
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)  # what building both sides has freed is no part of it
         Path("/proc/self/clear_refs").write_text("5")  # the most so far is forgotten
@@ -57,7 +58,7 @@ else:
         return memory("VmHWM") - before
 
     def peak(codec: str, side: str, objects: int, threads: int) -> float:
-        """Return the memory in MiB that a process of its own needs for one encoding, above what it had before."""
+        """Return the memory in MiB that one encoding adds, in a process of its own."""
         options = {"--peak": side, "--only": codec, "--objects": objects, "--threads": threads}
         command = [sys.executable, str(HERE), *(str(part) for pair in options.items() for part in pair)]
         return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])

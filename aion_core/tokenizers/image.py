@@ -69,7 +69,7 @@ class ImageTokenizer(Tokenizer):
 
     observation: ClassVar[type[Observation]] = Image
     precisions: ClassVar[tuple[Precision, ...]] = ("float32", "bfloat16")
-    batch: int | None = 16
+    batch: int | None = 8
 
     def __init__(self, spec: ModalitySpec, *, network: ImageNetwork | None = None, **config: Any) -> None:
         super().__init__(spec)

@@ -123,12 +123,20 @@ def show(found: dict[str, Any]) -> None:
 
 def draw(found: Sequence[dict[str, Any]], setting: str, path: Path) -> None:
     """Plot the share of the variance that is lost against the setting, where matplotlib is installed."""
-    from aion_core.files import replacing
     from aion_core.tokenizers.training.page import has_matplotlib
 
     if not has_matplotlib() or not found:
         return
+    from matplotlib import rc_context
+
+    with rc_context({"text.usetex": False}):  # some packages of the field switch LaTeX on as they are imported
+        _draw(found, setting, path)
+
+
+def _draw(found: Sequence[dict[str, Any]], setting: str, path: Path) -> None:
     from matplotlib.figure import Figure
+
+    from aion_core.files import replacing
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()

@@ -56,6 +56,12 @@ class Gallery:
         """Write the page as PNG; nothing if there is no object to show."""
         if not self.examples:
             return
+        from matplotlib import rc_context
+
+        with rc_context({"text.usetex": False}):  # some packages of the field switch LaTeX on as they are imported
+            self._draw(path, title)
+
+    def _draw(self, path: Path, title: str) -> None:
         from matplotlib.figure import Figure
 
         spectra = len(self.examples[0].wavelength) > 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from aion_tok_gaia.reader import ArchiveReader
 from aion_tok_gaia.simulator import BASES, XP, ArchiveSimulator, coefficients
 from aion_tok_gaia.spectra import import_gaiaxpy
@@ -12,6 +11,7 @@ from aion_tok_gaia.spectra import import_gaiaxpy
 from aion_core.mock import STAR, draw, generator
 
 import_gaiaxpy()  # before anything else imports it and lets matplotlib typeset by LaTeX
+
 
 @pytest.fixture(scope="module")
 def objects():

@@ -61,14 +61,16 @@ class AionModel(nn.Module):
         self.decoder_embeddings = nn.ModuleDict({s.key: DecoderEmbedding(s, config.dim) for s in space.specs()})
         self.decoder = nn.ModuleList(DecoderBlock(config) for _ in range(config.decoder_depth))
         self.decoder_norm = LayerNorm(config.dim, config.norm_bias)
-        self.positions = Positions(space, config.dim)
-        causal = [spec.order == "causal" for spec in space.specs()]
-        rows = torch.tensor([s.vocab_size if c else 0 for s, c in zip(space.specs(), causal, strict=True)])
-        self.register_buffer("slot_offset", torch.tensor(space.offsets[:-1]), persistent=False)
-        # Row 0 of the decoder's input table is the mask token; the causal vocabularies follow.
-        self.register_buffer("causal_row", 1 + rows.cumsum(0) - rows, persistent=False)
-        self.register_buffer("is_causal", torch.tensor(causal), persistent=False)
-        initialise(self, seed)
+        with torch.device("cpu"):  # real also where parameters are on the meta device, to be materialised in shards
+            self.positions = Positions(space, config.dim)
+            causal = [spec.order == "causal" for spec in space.specs()]
+            rows = torch.tensor([s.vocab_size if c else 0 for s, c in zip(space.specs(), causal, strict=True)])
+            self.register_buffer("slot_offset", torch.tensor(space.offsets[:-1]), persistent=False)
+            # Row 0 of the decoder's input table is the mask token; the causal vocabularies follow.
+            self.register_buffer("causal_row", 1 + rows.cumsum(0) - rows, persistent=False)
+            self.register_buffer("is_causal", torch.tensor(causal), persistent=False)
+        if not self.mask_token.is_meta:
+            initialise(self, seed)
 
     @property
     def device(self) -> torch.device:

@@ -29,7 +29,7 @@ class DataSettings(Settings):
     train: tuple[Source, ...] = Field(min_length=1)
     validation: tuple[Path, ...] = Field(default=(), description="stores to evaluate on; default: those of `train`")
     modalities: tuple[str, ...] | None = Field(default=None, description="default: all that the stores have")
-    batch_size: int = Field(default=64, ge=1, description="samples per forward pass")
+    batch_size: int = Field(default=64, ge=1, description="samples per forward pass, of all processes together")
     accumulate: int = Field(default=1, ge=1, description="forward passes per optimiser step")
     split: SplitConfig = SplitConfig()
     accept_fingerprints: tuple[str, ...] = Field(default=(), description="keys whose other fingerprint is intended")
@@ -85,6 +85,20 @@ class Conditional(Settings):
         return self
 
 
+class ParallelSettings(Settings):
+    """How several processes share the model, and what is kept for the backward pass; none of it changes the loss.
+
+    With ``sharding = "zero2"``, gradients and optimiser states are sharded, and each weight is gathered once a step;
+    ``"full"`` frees gathered weights after each block and gathers them again for the backward pass.
+    """
+
+    sharding: Literal["zero2", "full"] = "zero2"
+    replicate: int = Field(default=1, ge=1, description="groups that shard on their own (HSDP): usually the nodes")
+    activation_checkpointing: Literal["none", "selective", "full"] = Field(
+        default="none", description="selective: all but matrix products and attention is computed again; full: all"
+    )
+
+
 class EvaluateSettings(Settings):
     """Held-out losses, on sky cells that training never sees."""
 
@@ -111,6 +125,7 @@ class TrainConfig(Settings):
     masking: MaskingConfig = MaskingConfig()
     loss: LossSettings = LossSettings()
     optimizer: OptimizerSettings
+    parallel: ParallelSettings = ParallelSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,8 @@ from aion_core.model.config import AionConfig
 from aion_core.model.embeddings import DecoderEmbedding, EncoderEmbedding, Positions
 from aion_core.model.initialise import initialise
 from aion_core.model.layers import Block, DecoderBlock, LayerNorm
+
+Known = TypeVar("Known", Mapping[str, Tensor], Sequence[str])
 
 
 @dataclass(frozen=True)
@@ -47,27 +49,51 @@ class AionModel(nn.Module):
     causal_row: Tensor
     is_causal: Tensor
 
-    def __init__(self, config: AionConfig, space: TokenSpace, seed: int = 0) -> None:
+    def __init__(
+        self,
+        config: AionConfig,
+        space: TokenSpace,
+        seed: int = 0,
+        *,
+        inputs: Collection[str] | None = None,
+        outputs: Collection[str] | None = None,
+    ) -> None:
+        """Build a model with initial weights (`seed`); without any on the meta device.
+
+        `inputs` and `outputs` are the modalities that can be given and asked for (default: all of the space).
+        """
         super().__init__()
         if not len(space):
             raise AionError("A model needs at least one modality; its token space is empty.")
         self.config = config
         self.space = space
-        self.encoder_embeddings = nn.ModuleDict({s.key: EncoderEmbedding(s, config.dim) for s in space.specs()})
+        self.inputs, self.outputs = (frozenset(space.keys if k is None else k) for k in (inputs, outputs))
+        self.encoder_embeddings = nn.ModuleDict(
+            {s.key: EncoderEmbedding(s, config.dim) for s in space.specs() if s.key in self.inputs}
+        )
         self.encoder = nn.ModuleList(Block(config) for _ in range(config.encoder_depth))
         self.encoder_norm = LayerNorm(config.dim, config.norm_bias)
         self.decoder_proj_context = nn.Linear(config.dim, config.dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, config.dim))
-        self.decoder_embeddings = nn.ModuleDict({s.key: DecoderEmbedding(s, config.dim) for s in space.specs()})
+        registers = config.num_register_tokens
+        self.register_tokens = nn.Parameter(torch.zeros(1, registers, config.dim)) if registers else None
+        shared = self.inputs if config.share_modality_embeddings else frozenset()
+        self.decoder_embeddings = nn.ModuleDict(
+            {
+                s.key: DecoderEmbedding(s, config.dim, s.key not in shared)
+                for s in space.specs()
+                if s.key in self.outputs
+            }
+        )
         self.decoder = nn.ModuleList(DecoderBlock(config) for _ in range(config.decoder_depth))
         self.decoder_norm = LayerNorm(config.dim, config.norm_bias)
         with torch.device("cpu"):  # real also where parameters are on the meta device, to be materialised in shards
             self.positions = Positions(space, config.dim)
             causal = [spec.order == "causal" for spec in space.specs()]
-            rows = torch.tensor([s.vocab_size if c else 0 for s, c in zip(space.specs(), causal, strict=True)])
-            self.register_buffer("slot_offset", torch.tensor(space.offsets[:-1]), persistent=False)
+            self.register_buffer("slot_offset", _first_rows(space, self.inputs), persistent=False)
             # Row 0 of the decoder's input table is the mask token; the causal vocabularies follow.
-            self.register_buffer("causal_row", 1 + rows.cumsum(0) - rows, persistent=False)
+            sequences = {key for key, c in zip(space.keys, causal, strict=True) if c and key in self.outputs}
+            self.register_buffer("causal_row", 1 + _first_rows(space, sequences), persistent=False)
             self.register_buffer("is_causal", torch.tensor(causal), persistent=False)
         if not self.mask_token.is_meta:
             initialise(self, seed)
@@ -79,28 +105,40 @@ class AionModel(nn.Module):
     # -- the two halves ------------------------------------------------------------------------------------------
 
     def encode(self, batch: TokenBatch) -> tuple[Tensor, Tensor | None]:
-        """Return the context ``[B, N, D]`` and the mask of its valid places ``[B, 1, 1, N]`` (None: all)."""
+        """Return the context ``[B, R + N, D]`` and the mask of its valid places ``[B, 1, 1, R + N]`` (None: all).
+
+        R registers, if the model has any, come first.
+        """
         valid = batch.input_slot >= 0
         slot = batch.input_slot.clamp(min=0)
         table = torch.cat([e.token_emb.weight for e in self._encoder_embeddings()])
         tokens = F.embedding(self.slot_offset[slot] + batch.input_code, table)
-        place = self._place(slot, batch.input_position)
+        place = self._place(slot, batch.input_position, self._provenance(self.encoder_embeddings))
         mask = None
         if not batch.input_full:
             tokens, place = tokens * valid[..., None], place * valid[..., None]
             mask = valid[:, None, None, :]
         x = tokens + place
+        if (registers := self.register_tokens) is not None:
+            front = (0, 0, registers.shape[1], 0)  # registers have no position, and are always there
+            x = torch.cat([registers.expand(len(x), -1, -1).to(x.dtype), x], dim=1)
+            place = F.pad(place, front)
+            mask = None if mask is None else F.pad(mask, front[2:], value=True)
         for block in self.encoder:
             x = block(x, mask)
         return self.decoder_proj_context(self.encoder_norm(x)) + place, mask
 
-    def decode(self, batch: TokenBatch, context: Tensor, context_mask: Tensor | None) -> Tensor:
-        """Return the decoder's output ``[B, M, D]`` at the target places of a batch."""
+    def decode(self, batch: TokenBatch, context: Tensor, context_mask: Tensor | None, mean: bool = False) -> Tensor:
+        """Return the decoder's output ``[B, M, D]`` at the target places of a batch; for `mean`, see `logits`."""
         slot = batch.target_slot.clamp(min=0)
-        x = self._decoder_tokens(batch, slot) + self._place(slot, batch.target_position)
+        provenance = self._provenance(self.decoder_embeddings)
+        x = self._decoder_tokens(batch, slot) + self._place(slot, batch.target_position, provenance)
         if not batch.target_full:
             x = x * (batch.target_slot >= 0)[..., None]
         mask = self._target_mask(batch)
+        if mean and not self.config.decoder_causal_mask:
+            # Before such a number all scores vanish, so that their softmax is uniform; −inf would give no attention.
+            mask = x.new_full((), -1e30).expand(1, 1, x.shape[1], x.shape[1])
         for block in self.decoder:
             x = block(x, context, mask, context_mask)
         return self.decoder_norm(x)
@@ -110,9 +148,9 @@ class AionModel(nn.Module):
         sorted_targets = decoded.flatten(0, 1).index_select(0, batch.target_order).split(list(batch.target_counts))
         # One split of one table: slicing it head by head would give every slice a gradient of the whole table.
         heads: list[Tensor] = [e.to_logits.weight for e in self._decoder_embeddings()]
-        weights = torch.cat(heads).split([len(h) for h in heads])
+        weights = dict(zip(self.decoder_embeddings, torch.cat(heads).split([len(h) for h in heads]), strict=True))
         return {
-            key: F.linear(x, w) for key, x, w in zip(self.space.keys, sorted_targets, weights, strict=True) if len(x)
+            key: F.linear(x, weights[key]) for key, x in zip(self.space.keys, sorted_targets, strict=True) if len(x)
         }
 
     def _encoder_embeddings(self) -> list[EncoderEmbedding]:
@@ -121,8 +159,14 @@ class AionModel(nn.Module):
     def _decoder_embeddings(self) -> list[DecoderEmbedding]:
         return cast("list[DecoderEmbedding]", list(self.decoder_embeddings.values()))
 
-    def _place(self, slot: Tensor, position: Tensor) -> Tensor:
-        provenance = torch.cat([e.mod_emb[0] for e in self._encoder_embeddings()])
+    def _provenance(self, side: nn.ModuleDict) -> Tensor:
+        """Provenance embeddings ``[S, D]`` by slot: those of one side, where it has its own, else of the other."""
+        other = self.decoder_embeddings if side is self.encoder_embeddings else self.encoder_embeddings
+        own = [side[key].mod_emb if key in side else None for key in self.space.keys]
+        pairs = zip(self.space.keys, own, strict=True)
+        return torch.cat([cast("Tensor", other[key].mod_emb if e is None else e)[0] for key, e in pairs])
+
+    def _place(self, slot: Tensor, position: Tensor, provenance: Tensor) -> Tensor:
         return self.positions(slot, position) + F.embedding(slot, provenance)
 
     def _decoder_tokens(self, batch: TokenBatch, slot: Tensor) -> Tensor:
@@ -132,16 +176,23 @@ class AionModel(nn.Module):
         return F.embedding(row, table)
 
     def _target_mask(self, batch: TokenBatch) -> Tensor | None:
-        """Attention within a modality only; within a causal sequence, to what precedes only."""
+        """Which targets see which ``[B, 1, M, M]``: those of their modality; in a causal sequence, the past of it.
+
+        Without `decoder_sep_mask`, those of the modalities before it, too; with `decoder_causal_mask`, the past only.
+        """
         slots = [i for i, count in enumerate(batch.target_counts) if count]
-        causal = any(self.space.slots[i].spec.order == "causal" for i in slots)
+        ordered = self.config.decoder_causal_mask
+        causal = ordered or any(self.space.slots[i].spec.order == "causal" for i in slots)
         if batch.target_full and len(slots) <= 1 and not causal:
             return None
-        slot = batch.target_slot
-        mask = slot[:, :, None] == slot[:, None, :]
+        query, key = batch.target_slot[:, :, None], batch.target_slot[:, None, :]
+        mask = query == key
+        if not self.config.decoder_sep_mask:
+            mask = mask | (key < query) & (key >= 0)
         if causal:
-            past = torch.ones(slot.shape[1], slot.shape[1], dtype=torch.bool, device=slot.device).tril()
-            mask = mask & (past | ~self.is_causal[slot.clamp(min=0)][:, :, None])
+            size = batch.target_slot.shape[1]
+            past = torch.ones(size, size, dtype=torch.bool, device=query.device).tril()
+            mask = mask & (past if ordered else past | ~self.is_causal[query.clamp(min=0)])
         return mask[:, None]
 
     # -- what training and users call ------------------------------------------------------------------------------
@@ -173,8 +224,9 @@ class AionModel(nn.Module):
         pool
             ``"mean"`` returns ``[B, D]``, the mean over an object's valid tokens (NaN where it has none).
         """
-        batch = batch_of_tokens(self.space, tokens, {}).to(self.device)
+        batch = batch_of_tokens(self.space, self._known(tokens, self.inputs), {}).to(self.device)
         values, _ = self.encode(batch)
+        values = values[:, self.config.num_register_tokens :]
         valid = batch.input_slot >= 0
         if pool is None:
             return Embeddings(values, valid, batch.input_slot)
@@ -183,19 +235,41 @@ class AionModel(nn.Module):
         return (values * valid[..., None]).sum(1) / valid.sum(1, keepdim=True)
 
     @torch.no_grad()
-    def logits(self, tokens: Mapping[str, Tensor], targets: Sequence[str]) -> dict[str, Tensor]:
-        """Return ``{key: logits [B, n, V]}`` of all tokens of the target modalities, given `tokens`."""
-        keys = [self.space[key].key for key in targets]
+    def logits(
+        self,
+        tokens: Mapping[str, Tensor],
+        targets: Sequence[str],
+        target_attention: Literal["open", "mean"] = "open",
+    ) -> dict[str, Tensor]:
+        """Return ``{target: logits [B, n, V]}`` of all tokens of the target modalities, given `tokens`.
+
+        Parameters
+        ----------
+        tokens
+            ``{key: codes}``, integer ``[B, n]`` or ``[B, *shape]``; −1 marks what an object lacks.
+        targets
+            Keys of modalities, under which the logits are returned.
+        target_attention
+            How the targets, which all hold the mask token, attend to each other. ``"open"``: as in training.
+            ``"mean"``: as in the release's ``forward``, which masks all of them alike, so that each receives the mean
+            over all targets of the call (REFERENCE section 5). A single token comes out the same.
+        """
+        if target_attention not in ("open", "mean"):
+            raise AionError(f"target_attention must be 'open' or 'mean', not {target_attention!r}.")
+        keys = [self.space[key].key for key in self._known(targets, self.outputs)]
         for key in keys:
             if self.space[key].spec.order == "causal":
                 raise AionError(f"{key} is a sequence: its tokens depend on each other and have to be generated.")
         size = len(next(iter(tokens.values()))) if tokens else 0
         asked = {k: torch.zeros(size, self.space[k].spec.n_tokens, dtype=torch.int64) for k in keys}
-        batch = batch_of_tokens(self.space, tokens, asked).to(self.device)
-        decoded = self.decode(batch, *self.encode(batch))
+        batch = batch_of_tokens(self.space, self._known(tokens, self.inputs), asked).to(self.device)
+        decoded = self.decode(batch, *self.encode(batch), mean=target_attention == "mean")
         logits = self.head_logits(batch, decoded)
-        shapes = {key: (size, self.space[key].spec.n_tokens, self.space[key].spec.vocab_size) for key in keys}
-        return {key: logits[key].view(shapes[key]) if size else decoded.new_zeros(shapes[key]) for key in keys}
+        shapes = [(size, self.space[key].spec.n_tokens, self.space[key].spec.vocab_size) for key in keys]
+        return {
+            target: logits[key].view(shape) if size else decoded.new_zeros(shape)
+            for target, key, shape in zip(targets, keys, shapes, strict=True)
+        }
 
     def posterior(self, tokens: Mapping[str, Tensor], key: str) -> Tensor:
         """Return the probabilities of a modality's codes: ``[B, V]`` for a scalar, else ``[B, n, V]``.
@@ -205,6 +279,14 @@ class AionModel(nn.Module):
         name = self.space[key].key
         probabilities = self.logits(tokens, [name])[name].float().softmax(-1)
         return probabilities[:, 0] if self.space[name].spec.n_tokens == 1 else probabilities
+
+    def _known(self, names: Known, side: frozenset[str]) -> Known:
+        """Return what was given, whose keys must all be on one side: inputs or outputs."""
+        for name in names:
+            if self.space[name].key not in side:
+                what = "asked for" if side is self.inputs else "given"
+                raise AionError(f"{name} can only be {what}: this model has {', '.join(sorted(side))} on that side.")
+        return names
 
     # -- files -------------------------------------------------------------------------------------------------------
 
@@ -222,3 +304,9 @@ class AionModel(nn.Module):
         from aion_core.model.files import load_model
 
         return load_model(source, revision, local_files_only)
+
+
+def _first_rows(space: TokenSpace, keys: Collection[str]) -> Tensor:
+    """First row of each slot ``[S]`` in a table of some vocabularies; far outside the table for all others."""
+    rows = torch.tensor([slot.spec.vocab_size if slot.key in keys else 0 for slot in space.slots])
+    return torch.where(rows > 0, rows.cumsum(0) - rows, -(2**40))

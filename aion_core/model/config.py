@@ -23,13 +23,17 @@ class AionConfig(BaseModel):
     decoder_depth: int = Field(default=12, ge=1)
     num_heads: int = Field(default=12, ge=1)
     mlp_ratio: float = Field(default=4.0, gt=0)
-    act_layer: Literal["SiLU", "GELU"] = "SiLU"
+    act_layer: Literal["SiLU", "GELU", "ReLU"] = "SiLU"
     gated_mlp: bool = True
     qk_norm: bool = True
     qkv_bias: bool = False
     proj_bias: bool = False
     mlp_bias: bool = False
     norm_bias: bool = False
+    share_modality_embeddings: bool = Field(default=True, description="encoder and decoder: one embedding a modality")
+    num_register_tokens: int = Field(default=0, ge=0, description="learned places in front of the encoder's input")
+    decoder_sep_mask: bool = Field(default=True, description="targets see targets of their own modality only")
+    decoder_causal_mask: bool = Field(default=False, description="targets see no later target")
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:

@@ -34,14 +34,15 @@ class EncoderEmbedding(nn.Module):
 class DecoderEmbedding(nn.Module):
     """The head ``[V, D]`` of one modality, and, for causal sequences, the embeddings of teacher-forced tokens.
 
-    The provenance embedding is the encoder's (REFERENCE section 3). Masked modalities have no decoder token
-    embedding: the mask token stands in their place, so it would never be trained.
+    The provenance embedding is the encoder's (REFERENCE section 3) unless `provenance` asks for one of its own. Masked
+    modalities have no decoder token embedding: the mask token stands in their place, so it would never be trained.
     """
 
-    def __init__(self, spec: ModalitySpec, dim: int) -> None:
+    def __init__(self, spec: ModalitySpec, dim: int, provenance: bool = False) -> None:
         super().__init__()
         self.to_logits = TokenTable(spec.vocab_size, dim)
         self.token_emb = TokenTable(spec.vocab_size, dim) if spec.order == "causal" else None
+        self.mod_emb = nn.Parameter(torch.zeros(1, 1, dim)) if provenance else None
 
 
 class Positions(nn.Module):

@@ -17,7 +17,7 @@ def forward_flops(config: AionConfig, inputs: int, targets: int, heads: Sequence
     heads
         ``(targets of a modality, vocabulary)`` pairs: the output projections.
     """
-    dim, n, m = config.dim, inputs, targets
+    dim, n, m = config.dim, inputs + config.num_register_tokens, targets
     mlp = (3 if config.gated_mlp else 2) * dim * config.mlp_hidden
     encoder = n * (4 * dim * dim + mlp) + 2 * n * n * dim
     decoder = m * (4 * dim * dim + 2 * dim * dim + mlp) + n * 2 * dim * dim + 2 * m * m * dim + 2 * m * n * dim

@@ -19,24 +19,24 @@ EMBEDDING_STD = 0.02
 def initialise(model: nn.Module, seed: int) -> None:
     """Fill all parameters in place, as the release did (REFERENCE section 3).
 
-    Linear layers are Xavier-uniform, with the stacked matrices of Q, K and V (K and V) treated one by one; embeddings
-    and the mask token are normal with standard deviation 0.02; biases are zero and norm weights one.
+    Linear layers are Xavier-uniform, with the stacked matrices of Q, K and V (K and V) treated one by one; embeddings,
+    the mask token and registers are normal with standard deviation 0.02; biases are zero and norm weights one.
     """
     for name, parameter in model.named_parameters():
-        parameter.copy_(_initial(name, parameter, seed))
+        parameter.copy_(initial(name, parameter.shape, seed))
 
 
-def _initial(name: str, parameter: Tensor, seed: int) -> Tensor:
+def initial(name: str, shape: torch.Size, seed: int) -> Tensor:
+    """Return the initial values of one parameter, drawn on the CPU: they do not depend on the device either."""
     if name.endswith(".bias"):
-        return torch.zeros_like(parameter)
-    if parameter.ndim == 1:  # the weight of a norm
-        return torch.ones_like(parameter)
-    # Drawn on the CPU, so that the values do not depend on the device either.
-    values = torch.empty(parameter.shape, dtype=torch.float32)
+        return torch.zeros(shape)
+    if len(shape) == 1:  # the weight of a norm
+        return torch.ones(shape)
+    values = torch.empty(shape, dtype=torch.float32, device="cpu")
     generator = keyed_generator(name, seed)
-    if name == "mask_token" or ".token_emb." in name or name.endswith(".mod_emb"):
+    if name in ("mask_token", "register_tokens") or ".token_emb." in name or name.endswith(".mod_emb"):
         return values.normal_(0.0, EMBEDDING_STD, generator=generator)
     stacked = 3 if ".qkv." in name else 2 if ".kv." in name else 1
-    fan_out, fan_in = parameter.shape
+    fan_out, fan_in = shape
     limit = math.sqrt(6.0 / (fan_out // stacked + fan_in))
     return values.uniform_(-limit, limit, generator=generator)

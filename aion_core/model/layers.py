@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 from aion_core.model.config import AionConfig
 
 NORM_EPS = 1e-6
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"SiLU": F.silu, "GELU": F.gelu, "ReLU": F.relu}
 
 
 class LayerNorm(nn.Module):
@@ -20,7 +23,10 @@ class LayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(dim)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, NORM_EPS)
+        weight, bias = self.weight, self.bias
+        if weight.dtype != x.dtype and x.dtype == torch.float32:  # weights gathered in bf16 by sharded training
+            weight, bias = weight.float(), None if bias is None else bias.float()
+        return F.layer_norm(x, weight.shape, weight, bias, NORM_EPS)
 
 
 class Attention(nn.Module):
@@ -63,7 +69,7 @@ class Mlp(nn.Module):
     def __init__(self, config: AionConfig) -> None:
         super().__init__()
         hidden, bias = config.mlp_hidden, config.mlp_bias
-        self.act = F.silu if config.act_layer == "SiLU" else F.gelu
+        self.act = ACTIVATIONS[config.act_layer]
         self.fc1 = nn.Linear(config.dim, hidden, bias=bias)
         self.fc2 = nn.Linear(hidden, config.dim, bias=bias)
         self.fc3 = nn.Linear(config.dim, hidden, bias=bias) if config.gated_mlp else None

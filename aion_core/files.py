@@ -31,18 +31,24 @@ def replacing(path: Path) -> Iterator[Path]:
     _settle(path, temporary, aside)  # after a process that was killed; its number may be ours, as in containers
     try:
         yield temporary
-        if temporary.is_dir():
-            for inner in sorted(temporary.rglob("*")):
-                _sync(inner)
-            if path.is_dir():
-                path.rename(aside)
-            temporary.rename(path)
-        else:
-            _sync(temporary)
-            temporary.replace(path)
-        _sync(path.parent)
+        publish(temporary, path)
     finally:
         _settle(path, temporary, aside)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Sync a file, or a folder with all that is in it, and give it its name; an existing one is replaced."""
+    aside = path.with_name(f".{path.name}.old")
+    if temporary.is_dir():
+        for inner in sorted(temporary.rglob("*")):
+            _sync(inner)
+        if path.is_dir():
+            path.rename(aside)
+        temporary.rename(path)
+    else:
+        _sync(temporary)
+        temporary.replace(path)
+    _sync(path.parent)
 
 
 def _settle(path: Path, temporary: Path, aside: Path) -> None:
@@ -90,12 +96,13 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and the header's metadata; a file that is not whole is an `InputError`."""
-    with _open_safetensors(path) as file:
+    with open_safetensors(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
 
 @contextmanager
-def _open_safetensors(path: Path) -> Iterator[Any]:
+def open_safetensors(path: Path) -> Iterator[Any]:
+    """Open a file of tensors to read some of them; one that is not whole is an `InputError`."""
     from safetensors import SafetensorError, safe_open
 
     if path.suffix != ".safetensors":
@@ -111,7 +118,7 @@ def _open_safetensors(path: Path) -> Iterator[Any]:
 
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a safetensors file's tensors, from its header alone."""
-    with _open_safetensors(path) as file:
+    with open_safetensors(path) as file:
         return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
 

@@ -85,18 +85,30 @@ class Checkpoints:
 
         `write_model` puts the model's own files into the folder, so that a checkpoint is a loadable model as well.
         """
-        for torn in self.folder.glob(f".{PREFIX}*.tmp"):  # left behind by a process that was killed while saving
-            rmtree(torn)
-        path = self.folder / f"{PREFIX}{step:08d}"
+        self.remove_torn()
+        path = self.path(step)
         with replacing(path) as temporary:
             temporary.mkdir(parents=True)
             write_model(temporary)
             if moments := optimizer_tensors(optimizer, model):  # none while every step was skipped
                 write_safetensors(temporary / OPTIMIZER, moments)
             write_json(temporary / STATE, state)
+        self.prune(keep)
+        return Checkpoint(path)
+
+    def path(self, step: int) -> Path:
+        """Return the folder of a step's checkpoint."""
+        return self.folder / f"{PREFIX}{step:08d}"
+
+    def remove_torn(self) -> None:
+        """Remove what was left behind by processes that were killed while saving."""
+        for torn in self.folder.glob(f".{PREFIX}*.tmp"):
+            rmtree(torn, ignore_errors=True)
+
+    def prune(self, keep: int) -> None:
+        """Remove all but the last `keep`."""
         for old in self.all()[:-keep]:
             rmtree(old.folder)
-        return Checkpoint(path)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:

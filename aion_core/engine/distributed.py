@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +30,8 @@ class World:
     rank, size
         This process, 0 … size − 1.
     device
-        Where what is communicated must lie.
+        Where this process computes. Tensors on it are communicated by its own means (nccl on GPUs), tensors on the
+        host by gloo, for which no device has to wait.
     """
 
     rank: int
@@ -58,9 +59,20 @@ class World:
         dist.all_reduce(total)
         return total
 
+    def add(self, values: Sequence[int]) -> list[int]:
+        """Return the sums of some integers over all ranks."""
+        return self.sum(torch.tensor(values, dtype=torch.int64)).tolist() if self.size > 1 else list(values)
+
+    def most(self, values: Sequence[float]) -> list[float]:
+        """Return the largest of each number that any rank has."""
+        largest = torch.tensor(values, dtype=torch.float64)
+        if self.size > 1:
+            dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return largest.tolist()
+
     def any(self, flag: bool) -> bool:
         """Return whether any rank raises the flag."""
-        return bool(self.sum(torch.tensor(float(flag), device=self.device))) if self.size > 1 else flag
+        return self.add([int(flag)])[0] > 0
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Add gradients up over all ranks, in place; a parameter that a rank did not use counts as zero there."""
@@ -87,11 +99,10 @@ class World:
         """Return a JSON value of every rank, in the order of the ranks, on all ranks."""
         if self.size == 1:
             return [value]
-        text = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8, device=self.device)
-        lengths = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.size)]
-        dist.all_gather(lengths, torch.tensor([len(text)], device=self.device))
-        longest = max(int(n) for n in lengths)
-        padded = torch.zeros(longest, dtype=torch.uint8, device=self.device)
+        text = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8)
+        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        dist.all_gather(lengths, torch.tensor([len(text)]))
+        padded = torch.zeros(max(int(n) for n in lengths), dtype=torch.uint8)
         padded[: len(text)] = text
         texts = [torch.zeros_like(padded) for _ in range(self.size)]
         dist.all_gather(texts, padded)
@@ -99,20 +110,19 @@ class World:
 
     def barrier(self) -> None:
         """Wait for all ranks."""
-        if self.size > 1:
-            dist.barrier()
+        self.add([0])
 
 
 @contextmanager
 def open_world(device: torch.device) -> Iterator[World]:
-    """Yield the processes that torchrun started (gloo on CPUs, nccl on GPUs); this one alone without torchrun."""
+    """Yield the processes that torchrun started (gloo for the host, nccl for GPUs); this one alone without torchrun."""
     size = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
     if size == 1 or dist.is_initialized():
         yield World(dist.get_rank(), dist.get_world_size(), device) if dist.is_initialized() else World(0, 1, device)
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield World(dist.get_rank(), dist.get_world_size(), device)
     finally:

@@ -1,0 +1,146 @@
+"""A model over several processes: FSDP2 with ZeRO-2, full or hybrid sharding, and activation checkpointing.
+
+The order is that of torchtitan: activation checkpointing, then compilation by block, then sharding of the blocks, then
+of the root, which keeps embeddings and heads (so that every rank touches every parameter in every step, whatever
+modalities its batch holds), and only then memory for the weights. The initial values are functions of seed and name,
+drawn in full and cut (DESIGN section 8), so that any number of processes begins with the same model.
+
+Losses are sums divided by counts of all ranks (`aion_core.train.evaluation.modality_loss`), so gradients are added
+over ranks and never averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+from aion_core.contract import AionError
+from aion_core.engine.distributed import World
+from aion_core.model import AionModel
+from aion_core.model.initialise import initial
+from aion_core.train.config import ParallelSettings, TrainConfig
+
+#: What selective activation checkpointing keeps: the operations that cost more than to read their result again.
+KEPT = ("mm", "addmm", "bmm", "baddbmm", "_scaled_dot_product", "_flash_attention", "flex_attention")
+
+
+def build_model(config: TrainConfig, space: Any, world: World) -> AionModel:
+    """Return the model of a run with its initial weights, on this process's device and cut as the settings say."""
+    if world.size == 1:
+        check_replicas(config.parallel, world)
+        model = AionModel(config.model.build(), space, config.run.seed).to(world.device)
+        checkpoint_activations(model, config.parallel)
+        return model
+    with torch.device("meta"):
+        model = AionModel(config.model.build(), space, config.run.seed)
+    checkpoint_activations(model, config.parallel)
+    shard(model, config.parallel, world, config.run.precision)
+    materialise(model, world.device, config.run.seed)
+    return model
+
+
+def blocks(model: AionModel) -> list[nn.Module]:
+    """Return the layers that are checkpointed, compiled and sharded one by one, in the order of the forward pass."""
+    return [*model.encoder, *model.decoder]
+
+
+# -- activation checkpointing ----------------------------------------------------------------------------------------
+
+
+def checkpoint_activations(model: AionModel, settings: ParallelSettings) -> None:
+    """Let the blocks compute what their backward pass needs again, in place; parameters keep their names."""
+    if settings.activation_checkpointing == "none":
+        return
+    more: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}  # nothing in a block is random
+    if settings.activation_checkpointing == "selective":
+        more["context_fn"] = partial(create_selective_checkpoint_contexts, _keep)
+    for block in blocks(model):
+        block.forward = partial(checkpoint, block.forward, **more)  # the instance's own: hooks stay outside of it
+
+
+def _keep(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    name = operation.name().partition("::")[2]
+    kept = name.partition(".")[0] in KEPT or name.startswith(KEPT[4:])
+    return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+# -- sharding --------------------------------------------------------------------------------------------------------
+
+
+def check_replicas(settings: ParallelSettings, world: World) -> None:
+    """Refuse a number of replicas that the processes cannot form."""
+    if world.size % settings.replicate:
+        raise AionError(
+            f"parallel.replicate is {settings.replicate}, but {world.size} processes cannot form so many equal groups; "
+            f"choose a divisor of {world.size}."
+        )
+
+
+def make_mesh(settings: ParallelSettings, world: World) -> DeviceMesh:
+    """Return the processes as a line that shards, or as rows that shard and columns that replicate (HSDP)."""
+    check_replicas(settings, world)
+    kind = world.device.type
+    if settings.replicate == 1:
+        return init_device_mesh(kind, (world.size,), mesh_dim_names=("shard",))
+    shape = (settings.replicate, world.size // settings.replicate)
+    return init_device_mesh(kind, shape, mesh_dim_names=("replicate", "shard"))
+
+
+def shard(model: AionModel, settings: ParallelSettings, world: World, precision: str) -> None:
+    """Cut the parameters of a model, in place."""
+    mesh = make_mesh(settings, world)
+    # The residual stream stays in float32 as in a single process, where autocast decides: inputs are not cast.
+    policy = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if precision == "bf16" else None,
+        reduce_dtype=torch.float32,
+        cast_forward_inputs=False,
+    )
+    for block in blocks(model):
+        fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=settings.sharding == "full")
+    fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+    for part in _parts(model):
+        part.set_gradient_divide_factor(1.0)
+        part.set_force_sum_reduction_for_comms(True)  # gloo has no reduction that divides
+
+
+def _parts(model: nn.Module) -> Iterator[FSDPModule]:
+    return (module for module in model.modules() if isinstance(module, FSDPModule))
+
+
+@torch.no_grad()
+def materialise(model: nn.Module, device: torch.device, seed: int) -> None:
+    """Give a model that was built without memory its initial weights, of which one at a time is drawn in full."""
+    model._apply(lambda t: torch.empty_like(t, device=device) if t.is_meta else t.to(device))
+    for name, parameter in model.named_parameters():
+        whole = initial(name, parameter.shape, seed).to(device)
+        if isinstance(parameter, DTensor):
+            # All ranks have drawn the same tensor: each cuts its part out, and nothing is sent.
+            whole = distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
+        parameter.copy_(whole)
+
+
+# -- a step ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def accumulating(model: nn.Module, last: bool) -> Iterator[None]:
+    """Communicate gradients in the last of a step's backward passes only; those before add up on each rank."""
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(last)
+        model.set_is_last_backward(last)
+    yield
+
+
+def clip_gradients(model: nn.Module, largest: float) -> Tensor:
+    """Scale the gradients in place so that the norm over all parameters and ranks is `largest` at most; return it."""
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), largest)
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm

@@ -16,10 +16,15 @@ from aion_core.release import CONFIG, MANIFEST, WEIGHTS
 
 def save_model(model: AionModel, folder: Path) -> None:
     """Write a model into a folder, the weights last, so that a folder with weights is complete."""
+    save_description(model, folder)
+    write_safetensors(folder / WEIGHTS, model.state_dict(), {"format": "pt"})
+
+
+def save_description(model: AionModel, folder: Path) -> None:
+    """Write what a model is, without its weights."""
     keys = list(model.space.keys)
     write_json(folder / CONFIG, {**model.config.model_dump(), "domains_in": keys, "domains_out": keys})
     write_json(folder / MANIFEST, model.space.manifest())
-    write_safetensors(folder / WEIGHTS, model.state_dict(), {"format": "pt"})
 
 
 def load_model(source: str | Path, revision: str | None = None, local_files_only: bool = False) -> AionModel:

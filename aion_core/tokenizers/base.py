@@ -286,6 +286,13 @@ def tokenizer_class(spec: ModalitySpec) -> type[Tokenizer]:
     return cls
 
 
+def is_fittable(spec: ModalitySpec) -> bool:
+    """Whether a modality's tokenizer is `Fittable`; one without a tokenizer is not."""
+    return spec.tokenizer is not None and all(
+        hasattr(tokenizer_class(spec), name) for name in ("observe", "merge", "finish")
+    )
+
+
 def build_tokenizer(spec: ModalitySpec) -> Tokenizer:
     """Return the tokenizer that a spec describes, before any weights."""
     cls = tokenizer_class(spec)

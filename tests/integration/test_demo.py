@@ -50,12 +50,15 @@ def test_a_demo_takes_what_is_installed(demo, monkeypatch, plugins: str) -> None
     assert {t["key"].split("_")[0] for t in json.loads(printed.out)["tokenizers"]} <= set(plugins.split(","))
 
 
-@pytest.mark.parametrize("plugins", ["", "hsc"])
-def test_without_a_reader_for_the_samples_it_says_what_to_install(demo, monkeypatch, plugins: str) -> None:
+@pytest.mark.parametrize(
+    ("plugins", "reason"),
+    [("", "No installed reader claims any sample file"), ("hsc", "can be fitted in one pass")],
+)
+def test_without_anything_to_fit_it_says_what_to_install(demo, monkeypatch, plugins: str, reason: str) -> None:
     monkeypatch.setenv("AION_PLUGINS", plugins)
     code, printed, folder = demo(*FEW)
     assert code == 2
-    assert "No installed reader claims any sample file" in printed.err
+    assert reason in printed.err
     assert not (folder / "tokenizers").exists()
 
 

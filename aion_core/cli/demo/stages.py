@@ -26,6 +26,7 @@ from aion_core.files import read_json, write_json
 from aion_core.model import AionModel
 from aion_core.plugins import Registry, load_registry
 from aion_core.tokenizers import TokenizerSet, build_tokenizer
+from aion_core.tokenizers.base import is_fittable
 from aion_core.train import HeldOut, Progress, TrainConfig, Trainer
 
 if TYPE_CHECKING:
@@ -165,13 +166,20 @@ class Demo:
         if folder.exists():
             return TokenizerSet.load(folder, self.registry)
         training = [*map(_training, self.real), *self.copies]
-        keys = [key for key in self.registry.modalities if any(key in batch.data for batch in training)]
+        present = [spec for key, spec in self.registry.modalities.items() if any(key in b.data for b in training)]
+        specs = [spec for spec in present if is_fittable(spec)]
+        if not specs:
+            raise AionError(
+                "Nothing in the sample files can be fitted in one pass, which is all that a demo has time for "
+                f"({', '.join(spec.key for spec in present) or 'no modality has a tokenizer'}); install another "
+                "survey plugin, or name a folder of other files with --data."
+            )
         fitted = []
-        for key in self.bar.track(keys, description="fitting tokenizers"):
-            tokenizer: Any = build_tokenizer(self.registry.modalities[key])
+        for spec in self.bar.track(specs, description="fitting tokenizers"):
+            tokenizer: Any = build_tokenizer(spec)
             for batch in training:
-                if key in batch.data:
-                    tokenizer.observe(batch.data[key][0])
+                if spec.key in batch.data:
+                    tokenizer.observe(batch.data[spec.key][0])
             tokenizer.finish()
             fitted.append(tokenizer)
         result = TokenizerSet(fitted, self.registry)
@@ -186,7 +194,8 @@ class Demo:
                 continue
             with StoreWriter(path, tokenizers.space, {"source": f"aion demo, {name}"}) as writer:
                 for batch in self.bar.track(batches, description=f"tokenizing: {name}"):
-                    tokens = {k: (tokenizers[k].encode(obs), rows) for k, (obs, rows) in batch.data.items()}
+                    known = {k: part for k, part in batch.data.items() if k in tokenizers}
+                    tokens = {k: (tokenizers[k].encode(obs), rows) for k, (obs, rows) in known.items()}
                     writer.write(batch.object_id, batch.ra, batch.dec, tokens)
 
     # -- model -------------------------------------------------------------------------------------------------------
@@ -343,13 +352,14 @@ def _training(batch: ObservationBatch) -> ObservationBatch:
 def _typical_error(parts: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) -> float:
     """Median error of decoding, in per cent of half the 16–84 % spread of the data; the mean over coefficients.
 
-    Medians, because a few stars are a thousand times brighter than the rest, and outside the codebook's range.
+    Medians, because a few stars are a thousand times brighter than the rest, and outside the codebook's range. What no
+    object has (the last places of a list) does not count.
     """
     truth, decoded = (torch.cat([part[i].flatten(1) if part[i].ndim > 1 else part[i][:, None] for part in parts])
                       for i in (1, 2))  # fmt: skip
     error = (truth - decoded).abs().nanmedian(0).values
     low, high = truth.nanquantile(torch.tensor([0.16, 0.84]), dim=0)
-    return float(100 * (error / ((high - low) / 2).clamp(min=1e-12)).mean())
+    return float(100 * (error / ((high - low) / 2).clamp(min=1e-12)).nanmean())
 
 
 def _select(batch: ObservationBatch, chosen: npt.NDArray[np.bool_]) -> ObservationBatch:

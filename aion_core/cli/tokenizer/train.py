@@ -125,7 +125,7 @@ def _fit(
 ) -> dict[str, Tokenizer | None]:
     """Fit in one pass what can be; return it by modality, and None for each network that is to be trained."""
     from aion_core.tokenizers import build_tokenizer
-    from aion_core.tokenizers.base import Fittable
+    from aion_core.tokenizers.base import Fittable, is_fittable
 
     found: dict[str, Tokenizer | None] = {}
 
@@ -134,12 +134,12 @@ def _fit(
             if (reason := _untrainable(registry, key, recipes)) is not None:
                 left_out[key] = reason
                 return
-            found[key] = build_tokenizer(registry.resolve(key)) if _is_fittable(registry, key) else None
+            found[key] = build_tokenizer(registry.resolve(key)) if is_fittable(registry.resolve(key)) else None
         tokenizer = found.get(key)
         if isinstance(tokenizer, Fittable):
             tokenizer.observe(obs)
 
-    if keys is not None and not any(_is_fittable(registry, key) for key in keys):
+    if keys is not None and not any(is_fittable(registry.resolve(key)) for key in keys):
         return dict.fromkeys(keys)  # nothing to look at before the training does
     visit(files, observe, bar, "fitting")
     for tokenizer in found.values():
@@ -148,22 +148,15 @@ def _fit(
     return found
 
 
-def _is_fittable(registry: Registry, key: str) -> bool:
-    from aion_core.tokenizers.base import tokenizer_class
-
-    cls = tokenizer_class(registry.resolve(key))
-    return all(hasattr(cls, name) for name in ("observe", "merge", "finish"))
-
-
 def _untrainable(registry: Registry, key: str, recipes: Any) -> str | None:
     """Return why a modality gets no tokenizer here, or None if it does."""
     from aion_core.cli.tokenizer.networks import recipe_for
-    from aion_core.tokenizers.base import tokenizer_class
+    from aion_core.tokenizers.base import is_fittable, tokenizer_class
 
     spec = registry.resolve(key)
     if spec.tokenizer is None:
         return "its plugin declares no tokenizer"
-    if _is_fittable(registry, key) or recipe_for(spec, recipes) is not None:
+    if is_fittable(spec) or recipe_for(spec, recipes) is not None:
         return None
     name = tokenizer_class(spec).__name__
     if recipes:

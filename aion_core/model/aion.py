@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar, cast
@@ -143,15 +143,15 @@ class AionModel(nn.Module):
             x = block(x, context, mask, context_mask)
         return self.decoder_norm(x)
 
-    def head_logits(self, batch: TokenBatch, decoded: Tensor) -> dict[str, Tensor]:
-        """Return ``{key: logits [T_key, V]}`` of the valid targets, in the batch's `target_order`."""
-        sorted_targets = decoded.flatten(0, 1).index_select(0, batch.target_order).split(list(batch.target_counts))
-        # One split of one table: slicing it head by head would give every slice a gradient of the whole table.
-        heads: list[Tensor] = [e.to_logits.weight for e in self._decoder_embeddings()]
-        weights = dict(zip(self.decoder_embeddings, torch.cat(heads).split([len(h) for h in heads]), strict=True))
-        return {
-            key: F.linear(x, weights[key]) for key, x in zip(self.space.keys, sorted_targets, strict=True) if len(x)
-        }
+    def head_logits(self, batch: TokenBatch, decoded: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Yield ``key, logits [T_key, V]`` of the valid targets of every output, in the batch's `target_order`.
+
+        Outputs without targets are not left out: each head has a gradient in every step, if only of zeros.
+        """
+        by_slot = decoded.flatten(0, 1).index_select(0, batch.target_order).split(list(batch.target_counts))
+        for key, x in zip(self.space.keys, by_slot, strict=True):
+            if key in self.decoder_embeddings:
+                yield key, F.linear(x, cast("DecoderEmbedding", self.decoder_embeddings[key]).to_logits.weight)
 
     def _encoder_embeddings(self) -> list[EncoderEmbedding]:
         return cast("list[EncoderEmbedding]", list(self.encoder_embeddings.values()))
@@ -204,14 +204,13 @@ class AionModel(nn.Module):
         and ranks before they divide.
         """
         context, mask = self.encode(batch)
-        logits = self.head_logits(batch, self.decode(batch, context, mask))
-        codes = batch.target_code.flatten().index_select(0, batch.target_order).split(list(batch.target_counts))
-        zero = context.new_zeros((), dtype=torch.float32)
-        sums = [
-            F.cross_entropy(logits[key].float(), code, reduction="sum") if key in logits else zero
-            for key, code in zip(self.space.keys, codes, strict=True)
-        ]
-        return torch.stack(sums)
+        decoded = self.decode(batch, context, mask)
+        by_slot = batch.target_code.flatten().index_select(0, batch.target_order).split(list(batch.target_counts))
+        codes = dict(zip(self.space.keys, by_slot, strict=True))
+        sums = dict.fromkeys(self.space.keys, context.new_zeros((), dtype=torch.float32))
+        for key, logits in self.head_logits(batch, decoded):  # one head's logits at a time are in memory
+            sums[key] = F.cross_entropy(logits.float(), codes[key], reduction="sum")
+        return torch.stack(list(sums.values()))
 
     @torch.no_grad()
     def embed(self, tokens: Mapping[str, Tensor], pool: Literal["mean"] | None = None) -> Embeddings | Tensor:
@@ -264,7 +263,7 @@ class AionModel(nn.Module):
         asked = {k: torch.zeros(size, self.space[k].spec.n_tokens, dtype=torch.int64) for k in keys}
         batch = batch_of_tokens(self.space, self._known(tokens, self.inputs), asked).to(self.device)
         decoded = self.decode(batch, *self.encode(batch), mean=target_attention == "mean")
-        logits = self.head_logits(batch, decoded)
+        logits = dict(self.head_logits(batch, decoded))
         shapes = [(size, self.space[key].spec.n_tokens, self.space[key].spec.vocab_size) for key in keys]
         return {
             target: logits[key].view(shape) if size else decoded.new_zeros(shape)

@@ -4,6 +4,7 @@
 
     config.json  model.safetensors               the transformer
     manifest.json                                our own addition: the token space (absent from the release)
+    release.safetensors                          our own addition: what a release held and the model does not use
     codecs/<name>/config.json                    one tokenizer
     codecs/<name>/model.safetensors
 """
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG, WEIGHTS, MANIFEST, CODECS = "config.json", "model.safetensors", "manifest.json", "codecs"
+LEFTOVERS = "release.safetensors"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,9 @@ from aion_core.model.config import AionConfig
 from aion_core.model.embeddings import DecoderEmbedding, EncoderEmbedding, Positions
 from aion_core.model.initialise import initialise
 from aion_core.model.layers import Block, DecoderBlock, LayerNorm
+
+if TYPE_CHECKING:
+    from aion_core.model.released import ExportOnly
 
 Known = TypeVar("Known", Mapping[str, Tensor], Sequence[str])
 
@@ -67,6 +70,7 @@ class AionModel(nn.Module):
             raise AionError("A model needs at least one modality; its token space is empty.")
         self.config = config
         self.space = space
+        self.export_only: ExportOnly | None = None  # what a release held besides
         self.inputs, self.outputs = (frozenset(space.keys if k is None else k) for k in (inputs, outputs))
         self.encoder_embeddings = nn.ModuleDict(
             {s.key: EncoderEmbedding(s, config.dim) for s in space.specs() if s.key in self.inputs}
@@ -289,17 +293,28 @@ class AionModel(nn.Module):
 
     # -- files -------------------------------------------------------------------------------------------------------
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``config.json``, ``model.safetensors`` and ``manifest.json`` into a folder."""
-        from aion_core.model.files import save_model
+    def save_pretrained(self, folder: str | Path, layout: Literal["aion", "release"] = "aion") -> None:
+        """Write ``config.json``, ``model.safetensors`` and, in our own layout, ``manifest.json`` into a folder.
 
-        save_model(self, Path(folder))
+        ``layout="release"`` writes what the AION-1 release's own package loads: modalities go by their upstream keys,
+        and the token space's fingerprints are left out, for which it has no place.
+        """
+        from aion_core.model.files import save_model
+        from aion_core.model.released import save_released
+
+        if layout not in ("aion", "release"):
+            raise AionError(f"layout must be 'aion' or 'release', not {layout!r}.")
+        (save_released if layout == "release" else save_model)(self, Path(folder))
 
     @classmethod
     def from_pretrained(
         cls, source: str | Path, revision: str | None = None, local_files_only: bool = False
     ) -> AionModel:
-        """Load a model from a folder or a Hub repository; needs none of the plugins that gave its modalities."""
+        """Load a model, ours or the AION-1 release's, from a folder or a Hub repository.
+
+        Needs none of the plugins that gave its modalities. In a release, those of which a plugin is installed go by
+        its key (and by the upstream key as well), the others by the upstream key.
+        """
         from aion_core.model.files import load_model
 
         return load_model(source, revision, local_files_only)

@@ -69,14 +69,14 @@ class Positions(nn.Module):
         return F.embedding(self.first_row[slot] + position, self.table)
 
 
-def position_table(spec: ModalitySpec, dim: int) -> Tensor:
+def position_table(spec: ModalitySpec, dim: int, rows: int | None = None) -> Tensor:
     """Sine–cosine positions ``[n_positions, D]`` of a modality, as in the release (REFERENCE section 3).
 
     For a grid of H × W tokens the first half of the channels encodes ``index // H`` and the second ``index % H``,
-    each as sines then cosines; a sequence encodes its index. A scalar is a grid of one token.
+    each as sines then cosines; a sequence encodes its index, up to `rows` if given. A scalar is a grid of one token.
     """
     if spec.position == "seq1d":
-        return _sines(torch.arange(n_positions(spec)), dim)
+        return _sines(torch.arange(rows or n_positions(spec)), dim)
     index = torch.arange(spec.n_tokens)
     height = spec.shape[0]
     return torch.cat([_sines(index // height, dim // 2), _sines(index % height, dim // 2)], dim=1)

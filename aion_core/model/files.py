@@ -1,17 +1,28 @@
-"""A model on disk: ``config.json``, ``model.safetensors`` (names as in the release) and ``manifest.json``."""
+"""A model on disk: ``config.json``, ``model.safetensors`` (names as in the release) and ``manifest.json``.
+
+Without a manifest it is a release of AION-1's (`aion_core.model.released`), with tensors of its own beside these.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from aion_core.contract import AionError, InputError, TokenSpace
 from aion_core.files import read_json, read_safetensors, write_json, write_safetensors
-from aion_core.hub import resolve
+from aion_core.hub import require, resolve
 from aion_core.model.aion import AionModel
 from aion_core.model.config import AionConfig
-from aion_core.release import CONFIG, MANIFEST, WEIGHTS
+from aion_core.model.released import (
+    is_released,
+    load_released,
+    read_leftovers,
+    read_released_space,
+    write_leftovers,
+)
+from aion_core.release import CONFIG, LEFTOVERS, MANIFEST, WEIGHTS
 
 
 def save_model(model: AionModel, folder: Path) -> None:
@@ -22,22 +33,36 @@ def save_model(model: AionModel, folder: Path) -> None:
 
 def save_description(model: AionModel, folder: Path) -> None:
     """Write what a model is, without its weights."""
-    keys = list(model.space.keys)
-    write_json(folder / CONFIG, {**model.config.model_dump(), "domains_in": keys, "domains_out": keys})
+    write_json(folder / CONFIG, model_config(model))
+    write_leftovers(model, folder)
     write_json(folder / MANIFEST, model.space.manifest())
 
 
 def load_model(source: str | Path, revision: str | None = None, local_files_only: bool = False) -> AionModel:
-    """Read a model that `save_model` wrote, from a folder or a Hub repository."""
-    folder = resolve(source, [CONFIG, WEIGHTS, MANIFEST], revision=revision, local_files_only=local_files_only)
-    model = AionModel(_read_config(folder / CONFIG), read_space(folder))
-    load_weights(model, folder / WEIGHTS)
+    """Read a model that `save_model` wrote or a release of AION-1's, from a folder or a Hub repository."""
+    files = [CONFIG, WEIGHTS, MANIFEST, LEFTOVERS]
+    folder = resolve(source, files, revision=revision, local_files_only=local_files_only)
+    if is_released(folder):
+        return load_released(folder)
+    config, space = _read_config(folder / CONFIG), read_space(folder)
+    inputs, outputs = (_side(folder / CONFIG, name) for name in ("domains_in", "domains_out"))
+    model = AionModel(config, space, inputs=inputs, outputs=outputs)
+    load_weights(model, require(folder, WEIGHTS))
+    model.export_only = read_leftovers(folder)
     return model.eval()
+
+
+def model_config(model: AionModel) -> dict[str, Any]:
+    """Return what ``config.json`` says of a model: its shape, and which modalities can be given and asked for."""
+    sides = {"domains_in": list(model.encoder_embeddings), "domains_out": list(model.decoder_embeddings)}
+    return {**model.config.model_dump(), **sides}
 
 
 def read_space(folder: Path) -> TokenSpace:
     """Return the token space that a model or a checkpoint was trained on."""
     path = folder / MANIFEST
+    if is_released(folder):
+        return read_released_space(folder)
     if not path.is_file():
         raise InputError(f"{folder} has no {MANIFEST}, so nothing says what its tokens mean.")
     return TokenSpace.from_file(path)
@@ -55,6 +80,12 @@ def load_weights(model: AionModel, path: Path) -> None:
             f"{expected.get(name, 'not expected')} in the model."
         )
     model.load_state_dict(tensors)
+
+
+def _side(path: Path, name: str) -> list[str] | None:
+    """Return which modalities can be given, or asked for; None for all."""
+    keys = read_json(path).get(name)
+    return keys if isinstance(keys, list) else None
 
 
 def _read_config(path: Path) -> AionConfig:

@@ -8,6 +8,7 @@ example:
   aion train train.toml
   aion train train.toml --set optimizer.lr=1e-4 --set run.folder=runs/second
   aion train train.toml --dry-run --json
+  torchrun --nproc-per-node=8 -m aion_core.cli train train.toml
 
 the smallest train.toml:
   [run]
@@ -23,6 +24,7 @@ the smallest train.toml:
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,22 +52,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, or plan to."""
+    from aion_core.engine import choose_device, open_world
     from aion_core.train import Progress, TrainConfig, Trainer
 
     config = TrainConfig.from_toml(args.config, args.set).accepting(args.accept_fingerprint)
-    with progress(args.quiet) as bar:
+    with open_world(choose_device(config.run.device)) as world, progress(args.quiet or not world.lead) as bar:
         task = bar.add_task("training", total=config.optimizer.steps)
 
         def show(done: Progress) -> None:
             text = f"loss {done.loss:.3f}  lr {done.lr:.1e}  {done.tokens_per_second / 1e3:.1f}k tokens/s"
             bar.update(task, completed=done.step, description=text)
 
-        trainer = Trainer(config, show)
+        def tell(sentence: str) -> None:
+            print(f"aion: {sentence}", file=sys.stderr)
+
+        trainer = Trainer(config, show, tell, world)
         if args.dry_run:
-            print_plan(trainer.plan(), args.json)
+            if world.lead:
+                print_plan(trainer.plan(), args.json)
             return 0
         bar.update(task, completed=trainer.step)
         outcome = trainer.run()
+        if not world.lead:
+            return 0
     if args.json:
         print_json(
             {

@@ -175,8 +175,11 @@ class TokenLoader:
 
     def batch(self, epoch: int, index: int) -> TokenBatch:
         """Return this rank's part of the global batch that begins at a position."""
-        start = index + self.rank * self.batch_size
-        draws = self.order.rows(epoch, start, start + self.batch_size)
+        return self.samples(epoch, index + self.rank * self.batch_size, self.batch_size)
+
+    def samples(self, epoch: int, start: int, size: int) -> TokenBatch:
+        """Return the samples from a position on, whichever rank's they are."""
+        draws = self.order.rows(epoch, start, start + size)
         size = len(draws)
         sample = np.zeros(size, np.int64)
         lengths = np.zeros((size, len(self.space)), np.int32)

@@ -13,12 +13,13 @@ from aion_core.data.loader import Position, TokenLoader
 from aion_core.data.masking import MaskingConfig
 from aion_core.data.split import split_mask
 from aion_core.data.store import TokenStore
+from aion_core.engine import World
 from aion_core.train.config import DataSettings
 from aion_core.train.evaluation import Rows, code_counts, unconditional_entropy
 
 
 class TrainingData:
-    """The stores of a run.
+    """The stores of a run, seen by one of the processes that share its batches.
 
     Attributes
     ----------
@@ -26,8 +27,9 @@ class TrainingData:
         The token space of all stores together, in the order in which they were named, or of `modalities`.
     """
 
-    def __init__(self, settings: DataSettings, masking: MaskingConfig, seed: int) -> None:
+    def __init__(self, settings: DataSettings, masking: MaskingConfig, seed: int, world: World) -> None:
         self.settings, self.masking, self.seed = settings, masking, seed
+        self.share = world.share(settings.batch_size, "data.batch_size")
         groups = {str(i): TokenStore.open(source.stores) for i, source in enumerate(settings.train)}
         stores = [store for group in groups.values() for store in group]
         judged = TokenStore.open(settings.validation) if settings.validation else stores
@@ -39,7 +41,7 @@ class TrainingData:
         self.loader = TokenLoader(
             groups,
             self.space,
-            settings.batch_size,
+            self.share,
             masking,
             seed,
             split="train",
@@ -47,6 +49,8 @@ class TrainingData:
             weights=weights if len(weights) > 1 else None,
             accept=self.accept,
             ignore=_ignored(stores, self.space),
+            world_size=world.size,
+            rank=world.rank,
         )
 
     @cached_property
@@ -70,15 +74,20 @@ class TrainingData:
         return [(store, rows[::step]) for store, rows in self.validation]
 
     def validation_batches(self, samples: int) -> Iterator[TokenBatch]:
-        """Yield the same masked batches of held-out objects each time."""
+        """Yield the same masked batches of held-out objects each time, on every process and for any number of them.
+
+        Judging all of them costs each process less than a training step or two.
+        """
         total = min(samples, sum(len(rows) for _, rows in self.validation))
         if not total:
             return
         batches = -(-total // self.settings.batch_size)
         size = total // batches  # equal batches, so that fewer objects than there are batches are left out
         loader = self._validation_loader(size)
-        for number in range(batches):
-            yield loader.batch(0, number * size)
+        most = min(size, self.share)
+        for start in range(0, batches * size, size):
+            for begin in range(start, start + size, most):
+                yield loader.samples(0, begin, min(most, start + size - begin))
 
     @lru_cache(maxsize=1)  # noqa: B019 - one loader, for as long as the run: finding its rows reads every store
     def _validation_loader(self, size: int) -> TokenLoader:

@@ -140,6 +140,12 @@ def accumulating(model: nn.Module, last: bool) -> Iterator[None]:
     yield
 
 
+def reshard(model: nn.Module) -> None:
+    """Free gathered weights, which a forward pass leaves in place where no backward pass follows."""
+    for part in _parts(model):
+        part.reshard()
+
+
 def clip_gradients(model: nn.Module, largest: float) -> Tensor:
     """Scale the gradients in place so that the norm over all parameters and ranks is `largest` at most; return it."""
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), largest)

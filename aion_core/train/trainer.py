@@ -18,31 +18,27 @@ from aion_core.contract import AionError
 from aion_core.data.batches import TokenBatch
 from aion_core.data.loader import Position
 from aion_core.engine import (
-    Checkpoint,
     Checkpoints,
     MetricsLog,
     SkipRule,
     StopFlag,
+    World,
     autocast,
     build_optimizer,
     choose_device,
-    differences,
     learning_rate,
     peak_memory,
     set_learning_rate,
 )
+from aion_core.engine.saving import Saver
 from aion_core.files import write_json
-from aion_core.model import AionModel
-from aion_core.model.files import load_weights, read_space, save_model
 from aion_core.model.flops import training_flops
-from aion_core.release import WEIGHTS
 from aion_core.train.config import TrainConfig
 from aion_core.train.data import TrainingData
 from aion_core.train.evaluation import HeldOut, conditional_loss, masked_losses, modality_loss
+from aion_core.train.parallel import accumulating, build_model, clip_gradients, reshard
 from aion_core.train.plan import plan
-
-#: Settings that may differ between the two halves of a resumed run: they do not touch the parameters.
-FREE_TO_CHANGE = ("evaluate", "checkpoint", "run.folder", "run.log_every", "data.accept_fingerprints")
+from aion_core.train.state import check_resumable, restore, run_tensors, write_documents
 
 
 @dataclass(frozen=True)
@@ -76,85 +72,115 @@ class Trainer:
         The validated configuration.
     on_step
         Called after each optimiser step, for a display.
+    on_problem
+        Called on the lead with a sentence on what went wrong without ending the run.
+    world
+        The processes that share the work; by default this one works alone.
 
     Examples
     --------
     >>> Trainer(TrainConfig.from_toml("train.toml")).run()  # doctest: +SKIP
     """
 
-    def __init__(self, config: TrainConfig, on_step: Callable[[Progress], None] = lambda progress: None) -> None:
-        self.config = config
-        self.on_step = on_step
+    def __init__(
+        self,
+        config: TrainConfig,
+        on_step: Callable[[Progress], None] = lambda progress: None,
+        on_problem: Callable[[str], None] = lambda sentence: None,
+        world: World | None = None,
+    ) -> None:
+        self.config, self.on_step, self.on_problem = config, on_step, on_problem
         self.folder = config.run.folder
-        self.device = choose_device(config.run.device)
-        self.data = TrainingData(config.data, config.masking, config.run.seed)
+        self.world = world or World(0, 1, choose_device(config.run.device))
+        self.device = self.world.device
+        self.data = TrainingData(config.data, config.masking, config.run.seed, self.world)
         self.checkpoints = Checkpoints(self.folder / "checkpoints")
-        self.metrics = MetricsLog(self.folder / "metrics.jsonl")
+        self.metrics = MetricsLog(self.folder / "metrics.jsonl", silent=not self.world.lead)
         for pair in config.evaluate.conditional:
             self.data.space.select((pair.target, *pair.given))
         latest = self.checkpoints.latest()
         if latest:
-            self._check_resumable(latest)
-        self.model = AionModel(config.model.build(), self.data.space, config.run.seed).to(self.device)
+            check_resumable(latest, self.data.space, self._config_json())
+        self.model = build_model(config, self.data.space, self.world)
         self.optimizer = build_optimizer(self.model, config.optimizer, _decays, _is_embedding)
         self.weights = self._loss_weights()
         self.skips = SkipRule(config.optimizer.max_skipped, self.metrics)
+        self.saver = Saver(self.checkpoints, self.world, config.checkpoint.keep)
         self.step = 0
-        self._saved = 0
         self.position = Position(epoch=0, index=0, seed=config.run.seed)
         if latest:
-            self._restore(latest)
+            state = restore(latest, self.model, self.optimizer)
+            self.step, self.position, self.skips.in_a_row = state["step"], state["position"], state["skipped"]
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
     def run(self) -> Outcome:
-        """Train until the last step, or until a signal asks to stop; either way the last step done is saved."""
+        """Train until the last step, or until a signal asks any process to stop; the last step done is saved."""
         self._open_folder()
-        settings = self.config.optimizer
+        steps = self.config.optimizer.steps
         held_out: tuple[HeldOut, ...] | None = None
+        stopped = False
         with StopFlag() as stop:
             stream = self.data.batches(self.position)
-            while self.step < settings.steps and not stop.raised:
+            while self.step < steps and not (stopped := self._boundary(stop)):
                 waited = perf_counter()
                 drawn = [next(stream) for _ in range(self.config.data.accumulate)]
                 self.train_step([batch for batch, _ in drawn], perf_counter() - waited)
                 self.position = drawn[-1][1]
-                last = self.step == settings.steps
+                last = self.step == steps
                 if self.step % self.config.evaluate.every == 0 or last:
                     held_out = self.evaluate()
-                if (self.step % self.config.checkpoint.every == 0 or last) and not stop.raised:
+                if self.step % self.config.checkpoint.every == 0 or last:
                     self.save()
             stream.close()
-            if stop.raised and self.step > self._saved:
-                self.save()
-        finished = self.step >= settings.steps
+            self._finish_saving()
+        finished = self.step >= steps
         if finished and held_out is None:  # nothing was left to do: the evaluation of the last step stands in the log
             held_out = self._logged_evaluation() or self.evaluate()
-        return Outcome(self.step, finished, stop.raised.name if stop.raised else None, held_out or (), self.folder)
+        name = stop.raised.name if stop.raised else "another process" if stopped else None
+        return Outcome(self.step, finished, name, held_out or (), self.folder)
+
+    def _boundary(self, stop: StopFlag) -> bool:
+        """Exchange what all processes must know between two steps; return whether any of them has to stop."""
+        stops, busy = self.world.add([stop.raised is not None, self.saver.busy])
+        if self.saver.pending and not busy:
+            self._note(self.saver.settle())
+        return stops > 0
 
     def train_step(self, micro: list[TokenBatch], waited: float = 0.0) -> None:
-        """Do one optimiser step on some batches; a non-finite one changes nothing."""
+        """Do one optimiser step on this process's part of some batches; a non-finite one changes nothing."""
         started = perf_counter()
         settings = self.config.optimizer
         lr = learning_rate(self.step, settings)
         set_learning_rate(self.optimizer, lr)
-        counts = [sum(column) for column in zip(*(batch.target_counts for batch in micro), strict=True)]
-        sums = torch.zeros(len(counts), device=self.device)
+        counts = self.world.add([sum(column) for column in zip(*(batch.target_counts for batch in micro), strict=True)])
+        parts: list[Tensor] = []
         for batch in micro:
-            with self.autocast():
-                part = self.model(batch.to(self.device))
-            modality_loss(part, counts, self.weights, self.config.loss.by).backward()
-            sums += part.detach()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm or math.inf)
+            with accumulating(self.model, last=len(parts) == len(micro) - 1):
+                with self.autocast():
+                    sums = self.model(batch.to(self.device))
+                modality_loss(sums, counts, self.weights, self.config.loss.by).backward()
+            parts.append(sums.detach())
+        norm = float(clip_gradients(self.model, settings.clip_norm or math.inf))
+        sums = self.world.sum(torch.stack(parts).sum(0))
         loss = float(modality_loss(sums, counts, self.weights, self.config.loss.by))
-        if self.skips.allows(self.step + 1, loss, float(norm), partial(self._names, micro)):
+        try:
+            finite = self.skips.allows(self.step + 1, loss, norm, partial(self._names, micro, parts))
+        except AionError:  # all processes give up together: what they have written is still a checkpoint
+            self._note(self.saver.finish())
+            raise
+        if finite:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self._report(micro, counts, sums, loss, float(norm), lr, waited, perf_counter() - started)
+        self._report(micro, counts, sums, loss, norm, lr, waited, perf_counter() - started)
 
-    def _names(self, micro: list[TokenBatch]) -> list[str]:
-        return self.data.object_names([int(i) for batch in micro for i in batch.index])
+    def _names(self, micro: list[TokenBatch], parts: list[Tensor]) -> list[str]:
+        """Return the objects of all processes' batches with a loss that is not finite; of all, if there is none."""
+        bad = [batch for batch, part in zip(micro, parts, strict=True) if not part.isfinite().all()]
+        some = self.world.any(bool(bad))
+        mine = [int(i) for batch in (bad if some else micro) for i in batch.index]
+        return [name for names in self.world.gather(self.data.object_names(mine)) for name in names]
 
     def _report(
         self,
@@ -167,13 +193,13 @@ class Trainer:
         waited: float,
         seconds: float,
     ) -> None:
-        samples = sum(len(batch) for batch in micro)
+        samples = sum(len(batch) for batch in micro) * self.world.size
         places = micro[0].input_code.shape[1] + micro[0].target_code.shape[1]
-        rate = samples * places / (waited + seconds)
         steps = self.config.optimizer.steps
-        self.on_step(Progress(self.step, steps, loss, lr, rate))
+        self.on_step(Progress(self.step, steps, loss, lr, samples * places / (waited + seconds)))
         if self.step % self.config.run.log_every and self.step < steps:
             return
+        waited, total, memory = self.world.most([waited, waited + seconds, float(peak_memory(self.device))])
         heads = [
             (count / samples, spec.vocab_size) for count, spec in zip(counts, self.model.space.specs(), strict=True)
         ]
@@ -186,11 +212,12 @@ class Trainer:
             "grad_norm": norm,
             "lr": lr,
             "samples": self.step * samples,
-            "samples_per_second": samples / (waited + seconds),
-            "tokens_per_second": rate,
-            "flops_per_second": flops * samples / (waited + seconds),
-            "data_wait": waited / (waited + seconds),
-            "peak_memory_bytes": peak_memory(self.device),
+            "samples_per_second": samples / total,
+            "tokens_per_second": samples * places / total,
+            "flops_per_second": flops * samples / total,
+            "data_wait": waited / total,
+            "peak_memory_bytes": int(memory),
+            "processes": self.world.size,
         }
         self.metrics.write("train", self.step, values)
 
@@ -211,6 +238,7 @@ class Trainer:
             entropy = self.data.entropies.get(target)
             result = conditional_loss(self.model, selection, target, pair.given, entropy, self.autocast)
             found += [result] if result else []
+        reshard(self.model)
         self.model.train()
         self.metrics.write("evaluation", self.step, {"held_out": [f.asdict() for f in found]})
         return tuple(found)
@@ -225,53 +253,43 @@ class Trainer:
 
     # -- state -----------------------------------------------------------------------------------------------------
 
-    def save(self) -> Checkpoint:
-        """Write a checkpoint of the present step; it can also be loaded as a model."""
+    def save(self) -> None:
+        """Begin a checkpoint of the present step, which is written while training goes on."""
         state = {
             "step": self.step,
             "position": self.position,
             "skipped": self.skips.in_a_row,
             "config": self._config_json(),
         }
-        write_model, keep = partial(save_model, self.model), self.config.checkpoint.keep
-        saved = self.checkpoints.save(self.step, self.model, write_model, self.optimizer, state, keep)
-        self._saved = self.step
-        return saved
+        tensors = run_tensors(self.model, self.optimizer)
+        self._note(self.saver.start(self.step, tensors, partial(write_documents, self.model, state)))
 
-    def _restore(self, checkpoint: Checkpoint) -> None:
-        state = checkpoint.state()
-        load_weights(self.model, checkpoint.folder / WEIGHTS)
-        checkpoint.load_optimizer(self.optimizer, self.model)
-        self.step, self.position, self.skips.in_a_row = state["step"], state["position"], state["skipped"]
-        self._saved = self.step
+    def _finish_saving(self) -> None:
+        """Save the last step done, if it is not, and wait for it; only here a save that fails ends the run."""
+        self._note(self.saver.finish())
+        if self.step > self.saver.saved:
+            self.save()
+            if failure := self.saver.finish():
+                raise AionError(f"{self.folder}: {failure}.")
 
-    def _check_resumable(self, checkpoint: Checkpoint) -> None:
-        accept = self.config.data.accept_fingerprints
-        space = read_space(checkpoint.folder)
-        space.check_readable(self.data.space, accept)
-        if space.keys != self.data.space.keys:
-            changed = sorted(set(space.keys) ^ set(self.data.space.keys)) or list(self.data.space.keys)
-            raise AionError(
-                f"{checkpoint.folder} was trained on other modalities than these stores have ({', '.join(changed)}). "
-                "Name those to train on in data.modalities, or start a new run with --set run.folder=…"
-            )
-        differing = differences(checkpoint.state()["config"], self._config_json(), FREE_TO_CHANGE)
-        if differing:
-            raise AionError(
-                f"{self.folder} holds a run with other settings ({'; '.join(differing)}). Continue it with its own "
-                "settings, or start a new one with --set run.folder=…"
-            )
+    def _note(self, failure: str | None) -> None:
+        """Tell of a checkpoint that could not be written; the run goes on, and the next may be."""
+        if failure and self.world.lead:
+            self.metrics.write("unsaved", self.step, {"reason": failure})
+            self.on_problem(f"{failure[0].upper()}{failure[1:]}; training goes on, and the next is tried as planned.")
 
     def _config_json(self) -> dict[str, Any]:
         return self.config.model_dump(mode="json")
 
     def _open_folder(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / "train.json", self._config_json())
-        write_json(self.folder / "manifest.json", self.data.space.manifest())
-        self.metrics.resume_at(self.step)
-        if not self.step:
-            self.metrics.write("data", 0, {"entropy_by_modality": self.data.entropies})
+        if self.world.lead:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self.folder / "train.json", self._config_json())
+            write_json(self.folder / "manifest.json", self.data.space.manifest())
+            self.metrics.resume_at(self.step)
+            if not self.step:
+                self.metrics.write("data", 0, {"entropy_by_modality": self.data.entropies})
+        self.world.barrier()
 
     def _loss_weights(self) -> Tensor:
         space, weights = self.model.space, self.config.loss.weights

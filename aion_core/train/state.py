@@ -1,0 +1,122 @@
+"""The state of a training run on disk: what a checkpoint of the model holds, and how a run goes on from it.
+
+A checkpoint is a folder::
+
+    config.json manifest.json    what the model is, and what its tokens mean
+    model.safetensors            its weights; model-00001-of-00004.safetensors … where four processes share them
+    optimizer.safetensors        the moments of AdamW, {parameter/entry: tensor}, cut in the same way
+    state.json                   step, position in the data, configuration
+
+A run goes on from it with any number of processes, and `load_model_from_checkpoint` makes a model of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aion_core.contract import AionError, TokenSpace
+from aion_core.engine import Checkpoint, Checkpoints, differences
+from aion_core.engine.checkpoint import STATE, optimizer_tensors
+from aion_core.engine.sharded import SavedTensors
+from aion_core.files import read_json, write_json
+from aion_core.model import AionConfig, AionModel
+from aion_core.model.files import read_space, save_description
+from aion_core.release import CONFIG
+
+MODEL, OPTIMIZER = "model", "optimizer"
+#: Settings that may differ between the two halves of a resumed run: they do not touch the parameters. Of `batch_size`
+#: and `accumulate` it is the product that counts.
+FREE_TO_CHANGE = (
+    "evaluate", "checkpoint", "parallel", "run.folder", "run.log_every", "data.accept_fingerprints",
+    "data.batch_size", "data.accumulate",
+)  # fmt: skip
+
+
+def run_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
+    """Return all tensors of a run, by the stem of their files."""
+    return {MODEL: dict(model.state_dict()), OPTIMIZER: optimizer_tensors(optimizer, model)}
+
+
+def write_documents(model: AionModel, state: Mapping[str, Any], folder: Path) -> None:
+    """Write the files of a checkpoint that are not tensors."""
+    save_description(model, folder)
+    write_json(folder / STATE, state)
+
+
+def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Give a model and its optimiser the values of a checkpoint, in place; return the state of the loop."""
+    state = checkpoint.state()
+    fill_weights(model, checkpoint.folder)
+    if state["skipped"] >= checkpoint.step:  # no step has changed anything: there are no moments
+        return state
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    with SavedTensors(checkpoint.folder, OPTIMIZER) as saved:
+        entries = sorted({path.rpartition("/")[2] for path in saved.shapes})
+        expected = {
+            f"{name}/{entry}": () if entry == "step" else tuple(p.shape)
+            for name, p in trained.items()
+            for entry in entries
+        }
+        saved.check(expected, "the optimiser")
+        for name, parameter in trained.items():
+            for entry in entries:
+                value = torch.zeros(()) if entry == "step" else torch.zeros_like(parameter, requires_grad=False)
+                if entry == "step" and parameter.device.type != "cpu":
+                    value = value.to(parameter.device)  # where the fused optimiser keeps it
+                saved.fill(f"{name}/{entry}", value)
+                optimizer.state[parameter][entry] = value
+    return state
+
+
+def fill_weights(model: nn.Module, folder: Path) -> None:
+    """Give a model, or the part of it that this process holds, the weights of a checkpoint, in place."""
+    tensors = dict(model.state_dict())
+    with SavedTensors(folder, MODEL) as saved:
+        saved.check({name: tuple(tensor.shape) for name, tensor in tensors.items()}, "its configuration")
+        for name, tensor in tensors.items():
+            saved.fill(name, tensor)
+
+
+def load_model_from_checkpoint(folder: Path) -> AionModel:
+    """Return the model of a checkpoint, or of the latest one of a run folder, whole, on the CPU.
+
+    However many processes wrote it, `save_pretrained` of what is returned gives the release's single file.
+    """
+    latest = Checkpoints(folder / "checkpoints").latest()
+    folder = latest.folder if latest else folder
+    config = {k: v for k, v in read_json(folder / CONFIG).items() if not k.startswith("domains_")}
+    model = AionModel(AionConfig(**config), read_space(folder))
+    fill_weights(model, folder)
+    return model.eval()
+
+
+def check_resumable(checkpoint: Checkpoint, space: TokenSpace, config: Mapping[str, Any]) -> None:
+    """Refuse to continue a run with other modalities, tokenizers or settings than it began with."""
+    accept = config["data"]["accept_fingerprints"]
+    begun = read_space(checkpoint.folder)
+    begun.check_readable(space, accept)
+    if begun.keys != space.keys:
+        changed = sorted(set(begun.keys) ^ set(space.keys)) or list(space.keys)
+        raise AionError(
+            f"{checkpoint.folder} was trained on other modalities than these stores have ({', '.join(changed)}). "
+            "Name those to train on in data.modalities, or start a new run with --set run.folder=…"
+        )
+    before: Mapping[str, Any] = checkpoint.state()["config"]
+    differing = differences(before, config, FREE_TO_CHANGE)
+    if (was := samples_per_step(before)) != (now := samples_per_step(config)):
+        differing.append(f"data.batch_size × data.accumulate: {was} → {now}")
+    if differing:
+        raise AionError(
+            f"{config['run']['folder']} holds a run with other settings ({'; '.join(differing)}). Continue it with its "
+            "own settings, or start a new one with --set run.folder=…"
+        )
+
+
+def samples_per_step(config: Mapping[str, Any]) -> int:
+    """Return the samples that all processes together see in an optimiser step."""
+    return int(config["data"]["batch_size"] * config["data"]["accumulate"])

@@ -33,6 +33,15 @@ def override(values: dict[str, Any], overrides: Sequence[str]) -> None:
         _set(values, text)
 
 
+def merge(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with `values` laid over it, section by section; lists are replaced whole."""
+    merged = dict(base)
+    for name, value in values.items():
+        below = merged.get(name)
+        merged[name] = merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
 def parse(cls: type[Model], values: Any, where: str = "the configuration") -> Model:
     """Validate a dictionary; the first fault is an `AionError` of one sentence."""
     try:

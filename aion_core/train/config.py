@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from aion_core.contract import did_you_mean
+from aion_core.contract import AionError, did_you_mean
 from aion_core.data.masking import MaskingConfig
 from aion_core.data.split import SplitConfig
 from aion_core.engine import toml
 from aion_core.engine.settings import CheckpointSettings, OptimizerSettings, RunSettings, Settings
 from aion_core.model.config import PRESETS, AionConfig
+
+#: Where the presets of whole runs are.
+RUNS = "aion_core.train.presets"
 
 
 class Source(Settings):
@@ -105,6 +109,9 @@ class EvaluateSettings(Settings):
     every: int = Field(default=1000, ge=1, description="steps")
     samples: int = Field(default=2048, ge=1, description="held-out objects, at most")
     conditional: tuple[Conditional, ...] = ()
+    pairs: int = Field(
+        default=0, ge=0, description="every modality from every other one that so many held-out objects have; 0: none"
+    )
 
 
 class TrainConfig(Settings):
@@ -131,9 +138,14 @@ class TrainConfig(Settings):
 
     @classmethod
     def from_toml(cls, path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
-        """Read a TOML file and apply overrides such as ``optimizer.lr=1e-4``; relative paths are the caller's."""
+        """Read a TOML file and apply overrides such as ``optimizer.lr=1e-4``; relative paths are the caller's.
+
+        With ``preset = "aion-b"`` at its top, the file is laid over that preset.
+        """
         values = toml.read_toml(path)
         toml.override(values, overrides)
+        if (name := values.pop("preset", None)) is not None:
+            values = toml.merge(_preset(name), values)
         return cls.parse(values, str(path))
 
     def accepting(self, keys: Sequence[str]) -> TrainConfig:
@@ -145,3 +157,15 @@ class TrainConfig(Settings):
     def parse(cls, values: Any, where: str = "the configuration") -> TrainConfig:
         """Validate a dictionary; the first fault is an `AionError` of one sentence."""
         return toml.parse(cls, values, where)
+
+
+def preset_names() -> list[str]:
+    """Return the names of the presets of whole runs."""
+    return sorted(file.name.removesuffix(".toml") for file in files(RUNS).iterdir() if file.name.endswith(".toml"))
+
+
+def _preset(name: Any) -> dict[str, Any]:
+    names = preset_names()
+    if name not in names:
+        raise AionError(f"There is no preset {name!r} ({', '.join(names)}).{did_you_mean(str(name), names)}")
+    return toml.read_toml(str(files(RUNS) / f"{name}.toml"))

@@ -1,0 +1,1 @@
+"""Whole runs, as TOML; see `aion_core.train.config`."""

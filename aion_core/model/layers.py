@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from aion_core.model.config import AionConfig
 
@@ -23,7 +25,8 @@ class LayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(dim)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = self.weight, self.bias
+        weight: Tensor = self.weight
+        bias: Tensor | None = self.bias
         if weight.dtype != x.dtype and x.dtype == torch.float32:  # weights gathered in bf16 by sharded training
             weight, bias = weight.float(), None if bias is None else bias.float()
         return F.layer_norm(x, weight.shape, weight, bias, NORM_EPS)
@@ -75,8 +78,17 @@ class Mlp(nn.Module):
         self.fc3 = nn.Linear(config.dim, hidden, bias=bias) if config.gated_mlp else None
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.act(self.fc1(x))
-        return self.fc2(hidden if self.fc3 is None else hidden * self.fc3(x))
+        gate = self.fc1(x)
+        hidden = [gate] if self.fc3 is None else [gate, self.fc3(x)]
+        if not (torch.is_grad_enabled() and gate.requires_grad):
+            return self._down(*hidden)
+        # Half of what a block would keep for its backward pass, for one per cent of its time: the product is computed
+        # again (and fc2 is not: recomputation ends when all is there that backward needs).
+        return cast(Tensor, checkpoint(self._down, *hidden, use_reentrant=False, preserve_rng_state=False))
+
+    def _down(self, gate: Tensor, up: Tensor | None = None) -> Tensor:
+        hidden = self.act(gate)
+        return cast(Tensor, self.fc2(hidden if up is None else hidden * up))
 
 
 class Block(nn.Module):

@@ -278,13 +278,13 @@ class ImageTokenizer(Tokenizer):
         """
         given = [self.prepare(self.accept(obs)) for obs in observations]
         network, config = self.network, self.network.config
-        embedded = torch.cat([network.subsample_in(g.x, g.channels, g.present) for g in given])
-        z = network.quantizer(network.pre_quant_proj(network.model.encode(embedded)))
-        decoded = network.model.decode(network.post_quant_proj(z))
+        entered = torch.cat([network.enter(g.x, g.channels, g.present) for g in given])
+        z = network.quantizer(network.pre_quant_proj(network.model.narrow(entered)))
+        decoded = network.model.widen(network.post_quant_proj(z))
         total, count = decoded.sum() * 0.0, 0
         for g, part, obs in zip(given, decoded.split([len(g.x) for g in given]), observations, strict=True):
             limit, unit, _ = self._units(self.accept(obs))
-            y = network.subsample_out(part, g.channels).float()
+            y = network.leave(part, g.channels).float()
             found = pixels.expand_within(y, limit / unit, config.range_compression_factor, config.mult_factor)
             weight = (~g.bad).float() if g.ivar is None else g.ivar
             chi2 = (weight * (g.flux - found) ** 2).sum(dim=(2, 3)) / (~g.bad).sum(dim=(2, 3)).clamp(min=1)

@@ -126,10 +126,13 @@ class ChannelReadout(nn.Module):
         self.rows = nn.ParameterList(nn.Parameter(torch.empty(features)) for _ in range(channels))
         self.biases = nn.ParameterList(nn.Parameter(torch.empty(1)) for _ in range(channels))
 
+    def matrix(self, channels: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return the weights ``[n, D]`` and biases ``[n]`` of some channels; all take part in the gradient."""
+        return torch.stack(list(self.rows))[list(channels)], torch.cat(list(self.biases))[list(channels)]
+
     def forward(self, x: Tensor, channels: Sequence[int]) -> Tensor:
-        """Return ``[B, n, H, W]`` of ``[B, D, H, W]``; all channels take part in the gradient."""
-        weight, bias = torch.stack(list(self.rows))[list(channels)], torch.cat(list(self.biases))[list(channels)]
-        return F.linear(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
+        """Return ``[B, n, H, W]`` of ``[B, D, H, W]``."""
+        return F.linear(x.permute(0, 2, 3, 1), *self.matrix(channels)).permute(0, 3, 1, 2)
 
 
 class ImageNetwork(nn.Module):
@@ -228,19 +231,33 @@ class ImageNetwork(nn.Module):
         return self.pre_quant_proj(self.model.encode(self.subsample_in(x, channels, present)))
 
     def fast_features(self, x: Tensor, channels: Sequence[int], present: Tensor) -> Tensor:
-        """Return the same in bfloat16 where the device has it; such weights are kept beside the others from then on.
+        """Return the same in bfloat16 where the device has it; such weights are kept beside the others from then on."""
+        dtype = fast_type(x.device)
+        return self.pre_quant_proj(self._layers(dtype)(self.enter(x, channels, present, dtype)).float())
+
+    def enter(self, x: Tensor, channels: Sequence[int], present: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return the first features ``[B, width, H, W]`` of compressed images ``[B, n, H, W]``.
 
         The embedding and the first convolution, both linear, are one: a convolution of the bands themselves, and of a
         plane of ones for the embedding's bias (zero outside the image, as the padding).
         """
-        dtype, first = fast_type(x.device), self.model.conv_in.conv
+        first = self.model.conv_in.conv
         matrix = torch.cat([self.subsample_in.matrix(channels), self.subsample_in.bias[:, None]], dim=1)
         kernel = torch.einsum("ombd,mc->ocbd", first.weight, matrix)
         x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1) * self.subsample_in.scale(present)
         x, kernel = (t.to(dtype, memory_format=torch.channels_last) for t in (x, kernel))
-        bias = None if first.bias is None else first.bias.to(dtype)
-        h = F.conv2d(x, kernel, bias, padding=first.padding)
-        return self.pre_quant_proj(self._layers(dtype)(h).float())
+        return F.conv2d(x, kernel, None if first.bias is None else first.bias.to(dtype), padding=first.padding)
+
+    def leave(self, h: Tensor, channels: Sequence[int]) -> Tensor:
+        """Return compressed images ``[B, n, H, W]`` of the last features ``[B, width, H, W]``.
+
+        The last convolution and the readout, both linear, are one.
+        """
+        last, readout = self.model.conv_out.conv, self.subsample_out
+        rows, bias = readout.matrix(channels)
+        if last.bias is not None:
+            bias = bias + rows @ last.bias
+        return F.conv2d(h, torch.einsum("nm,mcbd->ncbd", rows, last.weight), bias, padding=last.padding)
 
     def _layers(self, dtype: torch.dtype) -> nn.Module:
         """Return the encoder's layers after the first in another type, converted when the weights have changed."""

@@ -154,16 +154,23 @@ class ConvAutoencoder(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """Return features ``[B, width, H / 2^compressions, …]`` of ``[B, channels, H, W]``."""
-        x = self.conv_in(x)
+        return self.narrow(self.conv_in(x))
+
+    def narrow(self, h: Tensor) -> Tensor:
+        """Do the same from what the first convolution gave."""
         for layer in self.encoder_layers:
-            x = layer(x)
-        return x
+            h = layer(h)
+        return h
 
     def decode(self, x: Tensor) -> Tensor:
         """Return ``[B, channels, H, W]`` of features."""
+        return self.conv_out(self.widen(x))
+
+    def widen(self, x: Tensor) -> Tensor:
+        """Return what the last convolution is given."""
         for layer in self.decoder_layers:
             x = layer(x)
-        return self.conv_out(x)
+        return x
 
 
 class NormedResidual(nn.Module):

@@ -134,6 +134,17 @@ def test_a_bad_pixel_is_filled_from_those_around_it() -> None:
     assert torch.equal(pixels.fill(plane, torch.ones_like(bad)), torch.zeros_like(plane))
 
 
+@given(st.sampled_from(pixels.WINDOWS), st.integers(28, 40), st.integers(28, 40), st.integers(0, 2**32))
+def test_a_bad_pixel_becomes_the_mean_of_the_good_ones_in_the_window(width: int, height: int, long: int, seed: int):
+    generator = torch.Generator().manual_seed(seed)
+    plane = torch.randn(1, 2, height, long, generator=generator)
+    bad = torch.ones(plane.shape, dtype=torch.bool)
+    bad[:, :, 14, 14 + width // 2] = False  # the only good pixels: within this window of (14, 14), no smaller one
+    bad[:, :, 14 - width // 2, 14] = False
+    expected = plane[~bad].view(1, 2, 2).mean(-1)
+    torch.testing.assert_close(pixels.fill(plane.masked_fill(bad, torch.nan), bad)[:, :, 14, 14], expected)
+
+
 def test_defect_legacy_image_with_hsc_bands_is_accepted() -> None:
     with pytest.raises(InputError, match="HSC-G is not a band of legacy_image, which has DES-G, DES-R, DES-I, DES-Z"):
         LEGACY_TOKENIZER.encode(Image(torch.zeros(1, 5, 24, 24), HSC))

@@ -149,6 +149,10 @@ def _columns(space: TokenSpace, index: int, codes: Tensor, check: bool) -> tuple
 def _target_input(
     space: TokenSpace, targets: Mapping[str, Tensor], previous: Mapping[str, Tensor], codes: Tensor
 ) -> Tensor:
+    if unasked := sorted(set(previous) - set(targets)):
+        raise InputError(
+            f"What precedes the tokens of {unasked[0]} is given, but under that name nothing is asked for."
+        )
     if not previous:
         return torch.full_like(codes, -1)
     parts = [previous.get(key, torch.full_like(targets[key], -1)) for key in sorted(targets, key=space.index)]

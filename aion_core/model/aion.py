@@ -72,6 +72,8 @@ class AionModel(nn.Module):
         self.space = space
         self.export_only: ExportOnly | None = None  # what a release held besides
         self.inputs, self.outputs = (frozenset(space.keys if k is None else k) for k in (inputs, outputs))
+        if space.keys[0] not in self.inputs:  # whose first row stands in the places of padding
+            raise AionError(f"The first modality of a model must be one of its inputs; {space.keys[0]} is none.")
         self.encoder_embeddings = nn.ModuleDict(
             {s.key: EncoderEmbedding(s, config.dim) for s in space.specs() if s.key in self.inputs}
         )
@@ -97,7 +99,7 @@ class AionModel(nn.Module):
             self.register_buffer("slot_offset", _first_rows(space, self.inputs), persistent=False)
             # Row 0 of the decoder's input table is the mask token; the causal vocabularies follow.
             sequences = {key for key, c in zip(space.keys, causal, strict=True) if c and key in self.outputs}
-            self.register_buffer("causal_row", 1 + _first_rows(space, sequences), persistent=False)
+            self.register_buffer("causal_row", 1 + _first_rows(space, sequences).clamp(min=0), persistent=False)
             self.register_buffer("is_causal", torch.tensor(causal), persistent=False)
         if not self.mask_token.is_meta:
             initialise(self, seed)

@@ -2,6 +2,8 @@
 
     python tests/parity/parity_table.py [--json] [--codec NAME] [--only parity|mutations]
 
+``--codec transformer`` prints those of the transformer (`transformer_table`) instead.
+
 Every codec has a file ``cases_<codec>.py`` beside this one, with a list ``CASES`` and a list ``MUTATIONS``. A random
 network collapses to a few codes, and then any fault passes: cases scale the projection before the quantizer
 (`standardize`), and each must have 100 codes in use (fewer only where it says so). A mutation that goes unnoticed
@@ -166,12 +168,22 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def show(tables: dict[str, list[dict[str, Any]]], as_json: bool) -> None:
+    print(json.dumps(tables, indent=2) if as_json else "\n\n".join(markdown(rows) for rows in tables.values()))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
-    parser.add_argument("--codec", help="this codec only")
+    parser.add_argument("--codec", help="this codec only, or transformer")
     parser.add_argument("--only", choices=("parity", "mutations"), help="one of the tables")
     args = parser.parse_args()
+    if args.codec == "transformer":
+        import transformer_table
+
+        found, good = transformer_table.tables(args.only)
+        show(found, args.json)
+        return 0 if good else 1
     cases, mutations = collect()
     cases = [c for c in cases if args.codec in (None, c.codec)]
     mutations = [m for m in mutations if args.codec in (None, m.case.codec)]
@@ -180,7 +192,7 @@ def main() -> int:
         tables["parity"] = [parity(case) for case in cases]
     if args.only != "parity":
         tables["mutations"] = [mutate(mutation) for mutation in mutations]
-    print(json.dumps(tables, indent=2) if args.json else "\n\n".join(markdown(rows) for rows in tables.values()))
+    show(tables, args.json)
     least = {case.name: case.codes for case in cases}
     good = [passes(r, least[f"{r['codec']} | {r['config']} | {r['input']}"]) for r in tables.get("parity", [])]
     return 0 if all(good) and all(row["caught"] for row in tables.get("mutations", [])) else 1

@@ -52,16 +52,19 @@ class Case:
     slow: bool = False
 
 
-def width(dim: int, heads: int, encoder: int, decoder: int) -> dict[str, int]:
-    return {"dim": dim, "num_heads": heads, "encoder_depth": encoder, "decoder_depth": decoder}
+def width(dim: int, heads: int, blocks: int) -> dict[str, Any]:
+    """One of the released widths, with few tokens."""
+    few = [name for name in RELEASED["domains_in"] if name != "tok_segmap"]
+    sizes = {"dim": dim, "num_heads": heads, "encoder_depth": blocks, "decoder_depth": blocks}
+    return {**sizes, "domains_in": few, "domains_out": few}
 
 
 CASES = (
     Case("released", {}),
-    Case("width 768 (B)", width(768, 12, 1, 1)),
-    Case("width 1024 (L)", width(1024, 16, 1, 1)),
-    Case("width 2048 (XL)", width(2048, 32, 1, 1), slow=True),
-    Case("B, all 12+12 blocks", width(768, 12, 12, 12), slow=True),
+    Case("width 768 (B)", width(768, 12, 1)),
+    Case("width 1024 (L)", width(1024, 16, 1)),
+    Case("width 2048 (XL)", width(2048, 32, 1), slow=True),
+    Case("B, all 12+12 blocks", width(768, 12, 12), slow=True),
     Case("no QK-norm", {"qk_norm": False}),
     Case("all biases", BIASES),
     Case("GELU, no gate, biases, no QK-norm", {**BIASES, "qk_norm": False, "gated_mlp": False, "act_layer": "GELU"}),
@@ -88,6 +91,15 @@ class Pair:
     ours: AionModel
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    known: dict[Any, Any] = field(default_factory=dict)
+
+    def once(self, view: str, make: Callable[[], Any]) -> Any:
+        """Return what the release makes of a view's tokens, computed once for each number format."""
+        key = view, torch.is_autocast_enabled("cpu")
+        if key not in self.known:
+            with torch.no_grad(), in_order():
+                self.known[key] = make()
+        return self.known[key]
 
     @property
     def registers(self) -> int:
@@ -100,7 +112,7 @@ def pair(case: Case) -> Pair:
     config = {**RELEASED, **case.switches}
     theirs = AION(config).eval()
     randomize(theirs)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
         theirs.save_pretrained(folder)
         ours = AionModel.from_pretrained(folder)
     upstream = [str(spec.upstream_key) for spec in ours.space.specs()]
@@ -147,7 +159,8 @@ View = Callable[[Pair, AionModel], list[tuple[Tensor, Tensor]]]
 def embeddings(pair: Pair, ours: AionModel) -> list[tuple[Tensor, Tensor]]:
     """The encoding of all inputs; places that an object lacks, which the release puts last, are left out."""
     tokens = random_tokens(pair.inputs)
-    found, expected = ours.embed(tokens), peer_context(pair, tokens)[:, pair.registers :]
+    found = ours.embed(tokens)
+    expected = pair.once("embed", lambda: peer_context(pair, tokens))[:, pair.registers :]
     counts = found.valid.sum(dim=1).tolist()
     return [(found.values[i][found.valid[i]], expected[i, :n]) for i, n in enumerate(counts)]
 
@@ -167,7 +180,7 @@ def several_in_training(pair: Pair, ours: AionModel) -> list[tuple[Tensor, Tenso
     names = [name for name in pair.outputs if name != "catalog"]
     tokens = {k: v.clamp(min=204) for k, v in random_tokens(pair.inputs).items()}
     asked = {name: torch.zeros(3, SIZES[name][0], dtype=torch.bool) for name in names}
-    logits = peer_training(pair, tokens, asked, return_logits=True)
+    logits = pair.once("training", lambda: peer_training(pair, tokens, asked, return_logits=True))
     found, pairs, start = ours.logits(tokens, names), [], 0
     for name in names:  # each of the release's heads is given all places
         end = start + SIZES[name][0]
@@ -186,7 +199,7 @@ def training_loss(pair: Pair, ours: AionModel) -> list[tuple[Tensor, Tensor]]:
     if "catalog" in truth:
         length = torch.tensor([50, 16, 1])
         hidden["catalog"] = torch.arange(50) >= length[:, None]
-    _, losses = peer_training(pair, given, hidden, truth=truth)
+    _, losses = pair.once("loss", lambda: peer_training(pair, given, hidden, truth=truth))
     asked = {name: codes.masked_fill(hidden[name], -1) for name, codes in truth.items()}
     previous = {}
     if "catalog" in asked:
@@ -211,7 +224,6 @@ VIEWS: dict[str, View] = {
 # -- the release's side --------------------------------------------------------------------------------------------
 
 
-@torch.no_grad()
 def peer_context(pair: Pair, tokens: dict[str, Tensor]) -> Tensor:
     mask = {name: codes < 0 for name, codes in tokens.items()}
     given = {name: codes.clamp(min=0) for name, codes in tokens.items()}
@@ -219,18 +231,16 @@ def peer_context(pair: Pair, tokens: dict[str, Tensor]) -> Tensor:
     return context
 
 
-@torch.no_grad()
 def forward(pair: Pair, ours: AionModel, names: list[str], attention: Any) -> list[tuple[Tensor, Tensor]]:
     tokens = random_tokens(pair.inputs)
     mask = {name: codes < 0 for name, codes in tokens.items()}
     targets = [type("Target", (), {"token_key": n, "num_tokens": SIZES[n][0]}) for n in names]
-    with in_order():
-        expected = pair.theirs({n: codes.clamp(min=0) for n, codes in tokens.items()}, targets, input_mask=mask)
+    given = {name: codes.clamp(min=0) for name, codes in tokens.items()}
+    expected = pair.once(str(names), lambda: pair.theirs(given, targets, input_mask=mask))
     found = ours.logits(tokens, names, target_attention=attention)
     return [(found[name], expected[name]) for name in names]
 
 
-@torch.no_grad()
 def peer_training(
     pair: Pair,
     tokens: dict[str, Tensor],
@@ -253,10 +263,9 @@ def peer_training(
             "decoder_attention_mask": attention_counts(name, no_target),
         }
     total = sum(SIZES[name][0] for name in parts)
-    with in_order():
-        return fm.FourM.forward(
-            pair.theirs, parts, num_encoder_tokens=total, num_decoder_tokens=total, return_logits=return_logits
-        )
+    return fm.FourM.forward(
+        pair.theirs, parts, num_encoder_tokens=total, num_decoder_tokens=total, return_logits=return_logits
+    )
 
 
 def attention_counts(name: str, no_target: Tensor) -> Tensor:
@@ -272,5 +281,5 @@ def attention_counts(name: str, no_target: Tensor) -> Tensor:
 @contextmanager
 def in_order() -> Iterator[None]:
     """Keep the release from shuffling the modalities of its decoder with Python's own random numbers."""
-    with mock.patch.object(fm.random, "sample", lambda items, _: list(items)), redirect_stdout(StringIO()):
+    with mock.patch.object(fm.random, "sample", lambda items, _: list(items)):
         yield

@@ -48,7 +48,9 @@ class RunSettings(Settings):
     folder: Path
     seed: int = Field(default=0, ge=0, lt=2**63)
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1 …")
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        default="auto", description="of matrix products; auto: bf16 where the device has instructions for it, else fp32"
+    )
     log_every: int = Field(default=10, ge=1, description="steps between lines of metrics.jsonl")
 
 

@@ -8,16 +8,15 @@ from typing import Any
 
 import torch
 
+from aion_core.engine.device import multiplies_bf16
+
 
 def fast_type(device: torch.device) -> torch.dtype:
     """Return bfloat16 where the device multiplies matrices in it, else float32.
 
     A CPU without instructions for bfloat16 imitates them, four times more slowly than it does float32.
     """
-    if device.type != "cpu":
-        return torch.bfloat16
-    able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
+    return torch.bfloat16 if multiplies_bf16(device) else torch.float32
 
 
 @contextmanager

@@ -101,6 +101,9 @@ class ParallelSettings(Settings):
     activation_checkpointing: Literal["none", "selective", "full"] = Field(
         default="none", description="selective: all but matrix products and attention is computed again; full: all"
     )
+    compile: Literal["auto", "always", "never"] = Field(
+        default="auto", description="compile the model's blocks; auto: on a GPU"
+    )
 
 
 class EvaluateSettings(Settings):

@@ -63,7 +63,7 @@ def state_bytes(config: TrainConfig, space: TokenSpace, gpus: int) -> dict[str, 
     shards = max(1, gpus // config.parallel.replicate)
     found = {"weights": 4 * total // shards, "gradients": 4 * total // shards, "optimiser": 8 * total // shards}
     if gpus > 1:
-        copy = 2 if config.run.precision == "bf16" else 4
+        copy = 4 if config.run.precision == "fp32" else 2
         gathered = total if config.parallel.sharding == "zero2" else root + 2 * largest
         found["gathered weights"] = copy * gathered
         found["gradients not yet shared"] = (copy + 4) * max(root, largest)
@@ -98,7 +98,7 @@ def _peak(
     targets: Sequence[float],
     sharded: bool,
 ) -> int:
-    half = config.run.precision == "bf16"
+    half = config.run.precision != "fp32"
     with FakeTensorMode():
         model = AionModel(model_config, space)
         if sharded and half:  # sharding hands out weights in bf16, so that autocast has nothing to copy

@@ -14,19 +14,23 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from aion_core.cli.checkpoint_export import add_export, run_export
 from aion_core.cli.console import add_action, print_json, print_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``aion checkpoint``."""
-    verbs = parser.add_subparsers(dest="action", required=True, metavar="inspect")
+    verbs = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     inspect = add_action(verbs, "inspect", "show what a checkpoint holds", __doc__)
     inspect.add_argument("path", type=Path, metavar="PATH")
     inspect.add_argument("--json", action="store_true", help="print JSON")
+    add_export(verbs)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show a checkpoint."""
+    """Show or export a checkpoint."""
+    if args.action == "export":
+        return run_export(args)
     found = describe(args.path)
     if args.json:
         print_json(found)

@@ -8,10 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 
 from aion_core.contract import AionError, InputError, TokenSpace
-from aion_core.files import read_json, read_safetensors, write_json, write_safetensors
+from aion_core.engine.sharded import SavedTensors
+from aion_core.files import read_json, write_json, write_safetensors
 from aion_core.hub import require, resolve
 from aion_core.model.aion import AionModel
 from aion_core.model.config import AionConfig
@@ -23,6 +25,8 @@ from aion_core.model.released import (
     write_leftovers,
 )
 from aion_core.release import CONFIG, LEFTOVERS, MANIFEST, WEIGHTS
+
+STEM = WEIGHTS.partition(".")[0]
 
 
 def save_model(model: AionModel, folder: Path) -> None:
@@ -39,15 +43,21 @@ def save_description(model: AionModel, folder: Path) -> None:
 
 
 def load_model(source: str | Path, revision: str | None = None, local_files_only: bool = False) -> AionModel:
-    """Read a model that `save_model` wrote or a release of AION-1's, from a folder or a Hub repository."""
+    """Read a model that `save_model` or a training wrote, or a release of AION-1's: a folder or a Hub repository."""
     files = [CONFIG, WEIGHTS, MANIFEST, LEFTOVERS]
     folder = resolve(source, files, revision=revision, local_files_only=local_files_only)
     if is_released(folder):
         return load_released(folder)
     config, space = _read_config(folder / CONFIG), read_space(folder)
     inputs, outputs = (_side(folder / CONFIG, name) for name in ("domains_in", "domains_out"))
-    model = AionModel(config, space, inputs=inputs, outputs=outputs)
-    load_weights(model, require(folder, WEIGHTS))
+    if not list(folder.glob(f"{STEM}-*-of-*.safetensors")):  # the parts that processes of a training wrote
+        require(folder, WEIGHTS)
+    with torch.device("meta"):
+        model = AionModel(config, space, inputs=inputs, outputs=outputs)
+    with SavedTensors(folder, STEM) as saved:
+        saved.check({name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}, "its configuration")
+        state = {name: saved.read(name).to(torch.float32) for name in saved.shapes}
+    model.load_state_dict(state, assign=True)
     model.export_only = read_leftovers(folder)
     return model.eval()
 
@@ -66,20 +76,6 @@ def read_space(folder: Path) -> TokenSpace:
     if not path.is_file():
         raise InputError(f"{folder} has no {MANIFEST}, so nothing says what its tokens mean.")
     return TokenSpace.from_file(path)
-
-
-def load_weights(model: AionModel, path: Path) -> None:
-    """Load weights in place; every name and shape must match the model's."""
-    tensors, _ = read_safetensors(path)
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if expected != found:
-        name = sorted(set(expected.items()) ^ set(found.items()))[0][0]
-        raise InputError(
-            f"{path} does not fit its configuration: {name} is {found.get(name, 'missing')} in the file and "
-            f"{expected.get(name, 'not expected')} in the model."
-        )
-    model.load_state_dict(tensors)
 
 
 def _side(path: Path, name: str) -> list[str] | None:

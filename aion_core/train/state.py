@@ -23,10 +23,9 @@ from aion_core.contract import AionError, TokenSpace
 from aion_core.engine import Checkpoint, Checkpoints, differences
 from aion_core.engine.checkpoint import STATE, optimizer_tensors
 from aion_core.engine.sharded import SavedTensors
-from aion_core.files import read_json, write_json
-from aion_core.model import AionConfig, AionModel
+from aion_core.files import write_json
+from aion_core.model import AionModel
 from aion_core.model.files import read_space, save_description
-from aion_core.release import CONFIG
 
 MODEL, OPTIMIZER = "model", "optimizer"
 #: Settings that may differ between the two halves of a resumed run: they do not touch the parameters. Of `batch_size`
@@ -83,16 +82,12 @@ def fill_weights(model: nn.Module, folder: Path) -> None:
 
 
 def load_model_from_checkpoint(folder: Path) -> AionModel:
-    """Return the model of a checkpoint, or of the latest one of a run folder, whole, on the CPU.
+    """Return the model of a checkpoint, of the latest one of a run folder, or of a release, whole, on the CPU.
 
     However many processes wrote it, `save_pretrained` of what is returned gives the release's single file.
     """
     latest = Checkpoints(folder / "checkpoints").latest()
-    folder = latest.folder if latest else folder
-    config = {k: v for k, v in read_json(folder / CONFIG).items() if not k.startswith("domains_")}
-    model = AionModel(AionConfig(**config), read_space(folder))
-    fill_weights(model, folder)
-    return model.eval()
+    return AionModel.from_pretrained(latest.folder if latest else folder)
 
 
 def check_resumable(checkpoint: Checkpoint, space: TokenSpace, config: Mapping[str, Any]) -> None:

@@ -7,31 +7,31 @@ checkpoint, to bitwise the same parameters.
 example:
   aion train train.toml
   aion train train.toml --set optimizer.lr=1e-4 --set run.folder=runs/second
-  aion train train.toml --dry-run --json
+  aion train train.toml --dry-run --gpus 64 --device h100 --mfu 0.5
   torchrun --nproc-per-node=8 -m aion_core.cli train train.toml
 
-the smallest train.toml:
+the smallest train.toml, one of the paper's runs (aion-b, aion-l, aion-xl); any setting of it can be given as well:
+  preset = "aion-b"
   [run]
   folder = "runs/first"
   [[data.train]]
   stores = ["stores"]
-  [model]
-  preset = "aion-b"
-  [optimizer]
-  steps = 1000
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aion_core.cli.console import print_json, print_table, progress
+from aion_core.cli.console import print_json, progress
+from aion_core.cli.training_tables import print_held_out, print_plan
+from aion_core.contract import AionError
 
 if TYPE_CHECKING:
-    from aion_core.train import HeldOut
+    from aion_core.train import TrainConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="tokens of KEY were made by another tokenizer, and that is intended; recorded in the run",
     )
     parser.add_argument("--dry-run", action="store_true", help="check everything and print the plan, train nothing")
+    planning = parser.add_argument_group("with --dry-run")
+    planning.add_argument("--gpus", type=int, metavar="N", help="plan for so many; default: the processes there are")
+    planning.add_argument("--device", metavar="KIND", help="a100, h100, h200; default: the GPU here, or else h100")
+    planning.add_argument("--mfu", type=float, default=0.5, help="fraction of the dense bf16 peak (default: 0.5)")
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress display")
 
@@ -54,9 +58,16 @@ def run(args: argparse.Namespace) -> int:
     """Train, or plan to."""
     from aion_core.engine import choose_device, open_world
     from aion_core.train import Progress, TrainConfig, Trainer
+    from aion_core.train.memory import telling_what_is_too_little
 
     config = TrainConfig.from_toml(args.config, args.set).accepting(args.accept_fingerprint)
-    with open_world(choose_device(config.run.device)) as world, progress(args.quiet or not world.lead) as bar:
+    if args.dry_run:
+        return _plan(args, config)
+    with (
+        telling_what_is_too_little(),
+        open_world(choose_device(config.run.device)) as world,
+        progress(args.quiet or not world.lead) as bar,
+    ):
         task = bar.add_task("training", total=config.optimizer.steps)
 
         def show(done: Progress) -> None:
@@ -67,10 +78,6 @@ def run(args: argparse.Namespace) -> int:
             print(f"aion: {sentence}", file=sys.stderr)
 
         trainer = Trainer(config, show, tell, world)
-        if args.dry_run:
-            if world.lead:
-                print_plan(trainer.plan(), args.json)
-            return 0
         bar.update(task, completed=trainer.step)
         outcome = trainer.run()
         if not world.lead:
@@ -94,29 +101,19 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def print_held_out(held_out: tuple[HeldOut, ...]) -> None:
-    """Print held-out losses beside their unconditional entropies."""
-    if not held_out:
-        print("No object is held out, so there is no held-out loss: raise data.split.fraction, or data.split.order.")
-        return
-    rows = [
-        (
-            h.target,
-            "random masking" if h.given is None else ", ".join(h.given),
-            f"{h.loss:.3f}",
-            "" if h.entropy is None else f"{h.entropy:.3f}",
-            "" if h.entropy is None else f"{h.entropy - h.loss:+.3f}",
-            h.targets,
-        )
-        for h in held_out
-    ]
-    columns = ("modality", "given", ">loss (nats)", ">entropy", ">gain", ">targets")
-    print_table("Held-out loss, beside the entropy that ignoring the input would give", columns, rows)
+def _plan(args: argparse.Namespace, config: TrainConfig) -> int:
+    """Print the plan, on one of the processes that there may be."""
+    from aion_core.engine import choose_device
+    from aion_core.engine.distributed import is_lead
+    from aion_core.engine.hardware import find_gpu, gpu_of
+    from aion_core.train.plan import Machine, plan
 
-
-def print_plan(plan: dict[str, object], as_json: bool) -> None:
-    """Print what a run would do."""
-    if as_json:
-        print_json(plan)
-    else:
-        print_table("Plan", ("", ""), list(plan.items()))
+    here = gpu_of(choose_device(config.run.device))
+    gpus = args.gpus if args.gpus is not None else int(os.environ.get("WORLD_SIZE", "1"))
+    if gpus < 1 or not 0 < args.mfu <= 1:
+        raise AionError(f"--gpus {gpus} --mfu {args.mfu:g}: expected one GPU or more, and an MFU above 0 and up to 1.")
+    gpu = here if args.device is None and here is not None else find_gpu(args.device or "h100")
+    found = plan(config, Machine(gpus, gpu, args.mfu))
+    if is_lead():
+        print_json(found) if args.json else print_plan(found)
+    return 0

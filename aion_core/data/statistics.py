@@ -34,6 +34,21 @@ class _Modality:
         self.counts = found
 
 
+def token_counts(stores: Sequence[TokenStore]) -> dict[str, tuple[int, int]]:
+    """Return ``{key: (objects, tokens)}`` of some stores together, from their metadata: no token is read."""
+    found: dict[str, tuple[int, int]] = {}
+    for store in stores:
+        for key in store.space.keys:
+            objects, tokens = found.get(key, (0, 0))
+            for chunk in store.column(key).chunks:
+                there = len(chunk) - chunk.null_count
+                objects += there
+                # A list's tokens lie between its first and its last offset; a null takes none.
+                tokens += chunk.offsets[-1].as_py() - chunk.offsets[0].as_py() if hasattr(chunk, "offsets") else there
+            found[key] = objects, tokens
+    return found
+
+
 def store_statistics(
     stores: Sequence[TokenStore], done: Callable[[TokenStore], None] = lambda _: None
 ) -> dict[str, Any]:

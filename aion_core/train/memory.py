@@ -9,8 +9,8 @@ up (`step_bytes`). Compiled blocks keep a tenth to a fifth less, because they co
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from aion_core.contract import TokenSpace
+from aion_core.contract import AionError, TokenSpace
 from aion_core.data.batches import TokenBatch
 from aion_core.data.masking import MaskingConfig
 from aion_core.model import AionModel
@@ -46,11 +46,27 @@ def memory_per_gpu(config: TrainConfig, space: TokenSpace, gpus: int, targets: S
     return parts | {"total": sum(parts.values())}
 
 
+@contextmanager
+def telling_what_is_too_little() -> Iterator[None]:
+    """Turn running out of memory into one sentence that says what needs less."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        where = "of the GPU" if isinstance(error, torch.OutOfMemoryError) else "of this machine"
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "DefaultCPUAllocator" not in str(error):
+            raise
+        raise AionError(
+            f"The memory {where} is too little ({str(error).splitlines()[0][:120].rstrip('.')}); what was saved is "
+            "untouched. Set parallel.activation_checkpointing, lower data.batch_size and raise data.accumulate as "
+            "much, or share the model among more GPUs; `aion train --dry-run` tells what a run needs."
+        ) from None
+
+
 def state_bytes(config: TrainConfig, space: TokenSpace, gpus: int) -> dict[str, int]:
     """Return what is there besides activations, by kind.
 
     With N parameters in float32, shared by S = GPUs / replicas: weights ``4 N / S``, gradients ``4 N / S``, moments of
-    AdamW ``8 N / S``. Several GPUs compute with gathered copies, of c bytes a parameter (2 in bf16): of all N for
+    AdamW ``8 N / S``. Several GPUs compute with gathered copies, of c bytes a parameter (2, or 4 in fp32): all N for
     ZeRO-2; of the root (embeddings and heads) and of two blocks, one in use and one on its way, for full sharding.
     Gradients come whole, a block or the root at a time, c bytes a parameter and 4 more to be summed over ranks; while
     steps accumulate, ``4 N`` of them stay whole. Alone, a GPU computes with copies that count as activations.
@@ -85,7 +101,9 @@ def step_bytes(
         shallow = model.model_copy(update={"encoder_depth": encoder, "decoder_depth": decoder})
         return _peak(shallow, space, config, samples, targets, sharded)
 
-    base = at(1, 1)
+    base, depth = at(1, 1), model.encoder_depth
+    if depth == model.decoder_depth:
+        return base + (at(2, 2) - base) * (depth - 1)
     deeper = ((at(2, 1) - base) * (model.encoder_depth - 1), (at(1, 2) - base) * (model.decoder_depth - 1))
     return base + sum(deeper)
 
@@ -184,4 +202,12 @@ def any_batch(space: TokenSpace, masking: MaskingConfig, samples: int, targets: 
     )
 
 
-__all__ = ["LiveBytes", "any_batch", "memory_per_gpu", "peak_of_step", "state_bytes", "step_bytes"]
+__all__ = [
+    "LiveBytes",
+    "any_batch",
+    "memory_per_gpu",
+    "peak_of_step",
+    "state_bytes",
+    "step_bytes",
+    "telling_what_is_too_little",
+]

@@ -37,7 +37,6 @@ from aion_core.train.config import TrainConfig
 from aion_core.train.data import TrainingData
 from aion_core.train.evaluation import HeldOut, conditional_loss, masked_losses, modality_loss
 from aion_core.train.parallel import accumulating, build_model, clip_gradients, reshard
-from aion_core.train.plan import plan
 from aion_core.train.state import check_resumable, restore, run_tensors, write_documents
 
 
@@ -220,10 +219,6 @@ class Trainer:
             "processes": self.world.size,
         }
         self.metrics.write("train", self.step, values)
-
-    def plan(self) -> dict[str, Any]:
-        """Return what `run` would do; nothing has been written."""
-        return plan(self)
 
     # -- evaluation ------------------------------------------------------------------------------------------------
 

@@ -218,15 +218,6 @@ def test_a_checkpoint_refuses_tokens_of_another_tokenizer(make_store, make_confi
     assert main(["train", config, "--json", *words]) == 0
 
 
-def test_a_dry_run_plans_and_writes_nothing(make_store, make_config, tmp_path, capsys) -> None:
-    make_store()
-    assert main(["train", str(make_config()), "--dry-run", "--json"]) == 0
-    plan = json.loads(capsys.readouterr().out)
-    assert plan["parameters"] > 1000
-    assert plan["training objects"] + plan["held-out objects"] == 600
-    assert not (tmp_path / "run").exists()
-
-
 def test_a_dry_run_leaves_an_existing_run_alone(make_store, make_config, tmp_path) -> None:
     make_store()
     config = str(make_config())

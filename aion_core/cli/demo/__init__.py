@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run all stages, each only if it has not been done."""
     from aion_core.cli.demo.stages import FEWEST, Demo, DemoSettings
-    from aion_core.cli.train import print_held_out
+    from aion_core.cli.training_tables import print_held_out
 
     data = args.data or (Path(os.environ[SAMPLE_DIR]) if os.environ.get(SAMPLE_DIR) else None)
     settings = DemoSettings(data=data, objects=args.objects, quick=args.quick)

@@ -1,14 +1,19 @@
-"""`aion checkpoint inspect`, on checkpoints of modalities that are and are not installed."""
+"""`aion checkpoint inspect` and `export`, on checkpoints of modalities that are and are not installed."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from shutil import copytree
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from aion_core.cli import main
 from aion_core.contract import TokenSpace
+from aion_core.engine.sharded import Part, file_name, write_parts
+from aion_core.hub import sha256
 from aion_core.model import AionConfig, AionModel
 from aion_core.plugins import load_registry
 
@@ -73,3 +78,71 @@ def test_damage_is_one_sentence(model_folder, capsys, name: str, content: bytes 
 def test_a_folder_that_is_not_there_is_one_sentence(tmp_path, capsys) -> None:
     assert main(["checkpoint", "inspect", str(tmp_path / "nowhere")]) == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+def export(capsys, *words: object) -> dict:
+    assert main(["checkpoint", "export", *map(str, words), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_latest_checkpoint_of_a_run_is_exported_without_its_training(model_folder, tmp_path, capsys) -> None:
+    steps = tmp_path / "run" / "checkpoints"
+    copytree(model_folder, steps / "step-00000001")
+    copytree(model_folder, steps / "step-00000002")
+    latest = AionModel(CONFIG, AionModel.from_pretrained(model_folder).space, seed=1)
+    latest.save_pretrained(steps / "step-00000002")
+    (steps / "step-00000002" / "optimizer.safetensors").write_bytes(b"x")
+    found = export(capsys, tmp_path / "run", "--out", tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "config.json", "manifest.json", "model.safetensors",
+    ]  # fmt: skip
+    exported = AionModel.from_pretrained(tmp_path / "out")
+    assert torch.equal(exported.mask_token, latest.mask_token)
+    assert found["sha256"] == sha256(tmp_path / "out" / "model.safetensors")
+    assert found["parameters"] == sum(p.numel() for p in latest.parameters())
+
+
+def test_what_several_processes_wrote_is_exported_as_one_file(model_folder, tmp_path, capsys) -> None:
+    model = AionModel.from_pretrained(model_folder)
+    parts: list[dict[str, Part]] = [{}, {}]
+    for name, tensor in model.state_dict().items():
+        half = -(-len(tensor) // 2)
+        for part, first, rows in zip(parts, (0, half), (tensor[:half], tensor[half:]), strict=True):
+            if len(rows):
+                part[name] = Part(first, rows.clone())
+    (model_folder / "model.safetensors").unlink()
+    for rank, part in enumerate(parts):
+        write_parts(model_folder / file_name("model", rank, 2), part)
+    export(capsys, model_folder, "--out", tmp_path / "out")
+    whole = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(torch.equal(whole[name], tensor) for name, tensor in model.state_dict().items())
+    (model_folder / file_name("model", 1, 2)).unlink()
+    assert main(["checkpoint", "export", str(model_folder), "--out", str(tmp_path / "other")]) == 2
+    assert "not a whole checkpoint" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
+def test_an_export_to_the_releases_layout_has_its_names_and_no_manifest(model_folder, tmp_path, capsys) -> None:
+    found = export(capsys, model_folder, "--out", tmp_path / "out", "--layout", "release")
+    assert found["layout"] == "release"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["config.json", "model.safetensors"]
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["domains_in"] == ["tok_flux_g_gaia", "tok_flux_r"]
+    assert inspect(capsys, tmp_path / "out")["modalities"][0]["key"] == "gaia_flux_g"
+
+
+@pytest.mark.parametrize(("path", "out", "message"), [("model", "model", "exists"), ("nowhere", "out", "no folder")])
+def test_an_export_that_cannot_be_is_one_sentence(model_folder, capsys, path: str, out: str, message: str) -> None:
+    parent = model_folder.parent
+    assert main(["checkpoint", "export", str(parent / path), "--out", str(parent / out)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert AionModel.from_pretrained(model_folder).space.keys == ("gaia_flux_g", "legacy_flux_r")
+
+
+def test_an_export_that_fails_leaves_nothing(model_folder, tmp_path, capsys) -> None:
+    (model_folder / "model.safetensors").write_bytes(b"torn")
+    assert main(["checkpoint", "export", str(model_folder), "--out", str(tmp_path / "out")]) == 2
+    assert "not a whole safetensors file" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]

@@ -111,7 +111,7 @@ def pair(case: Case) -> Pair:
     """Build the release's network with random weights, and ours from its files."""
     config = {**RELEASED, **case.switches}
     theirs = AION(config).eval()
-    randomize(theirs)
+    randomize(theirs, config["num_heads"])
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
         theirs.save_pretrained(folder)
         ours = AionModel.from_pretrained(folder)
@@ -121,7 +121,7 @@ def pair(case: Case) -> Pair:
 
 
 @torch.no_grad()
-def randomize(model: nn.Module) -> None:
+def randomize(model: nn.Module, heads: int) -> None:
     """Give every parameter random values, of a size at which what they do shows."""
     generator = torch.Generator().manual_seed(1)
     for name, parameter in model.named_parameters():
@@ -133,7 +133,7 @@ def randomize(model: nn.Module) -> None:
         else:
             parameter.copy_(0.5 * noise)
         if name.endswith(("qkv.weight", "cross_attn.q.weight")):
-            parameter[: parameter.shape[1] // model.encoder[0].attn.num_heads] *= 2e-3
+            parameter[: parameter.shape[1] // heads] *= 2e-3
 
 
 def random_tokens(names: tuple[str, ...], batch: int = 3, seed: int = 2) -> dict[str, Tensor]:

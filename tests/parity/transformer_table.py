@@ -23,7 +23,7 @@ SPREAD = 0.05
 BF16 = ("released", "all switches turned", "width 768 (B)", "width 1024 (L)", "width 2048 (XL)")
 
 
-def rows_of(case: Case) -> list[dict[str, Any]]:
+def rows_of(case: Case, dtypes: tuple[str, ...] = ("float32", "bfloat16")) -> list[dict[str, Any]]:
     """Return the rows of a configuration: one a view and number format."""
     both = pair(case)
     rows = []
@@ -36,13 +36,13 @@ def rows_of(case: Case) -> list[dict[str, Any]]:
         rows.append(
             facts | {"dtype": "float32", "values": len(found), "spread": spread, "error": worst, "peer_error": 0.0}
         )
-        if case.name in BF16 and view != "training loss":
+        if "bfloat16" in dtypes and case.name in BF16 and view != "training loss":
             with torch.autocast("cpu", torch.bfloat16):
                 results = make(both, both.ours)
             rounded = [torch.cat([r[i].float().flatten() for r in results]) for i in (0, 1)]
             errors = {name: rms(value - expected) for name, value in zip(("error", "peer_error"), rounded, strict=True)}
             rows.append(facts | {"dtype": "bfloat16", "values": len(found), "spread": spread} | errors)
-    return rows
+    return [row for row in rows if row["dtype"] in dtypes]
 
 
 def rms(difference: Tensor) -> float:

@@ -11,16 +11,28 @@ from aion_core.data.batches import batch_of_tokens
 from aion_core.model import PRESETS, AionConfig, AionModel
 from aion_core.model.flops import forward_flops, training_flops
 
+SWITCHES: dict[str, dict[str, object]] = {
+    "released": {},
+    "plain mlp": {"gated_mlp": False, "act_layer": "GELU", "mlp_ratio": 3.0},
+    "biases, no qk-norm": {"qkv_bias": True, "proj_bias": True, "mlp_bias": True, "norm_bias": True, "qk_norm": False},
+    "registers, own embeddings": {"num_register_tokens": 5, "share_modality_embeddings": False},
+    "other masks": {"decoder_sep_mask": False, "decoder_causal_mask": True},
+}
 
-@pytest.mark.parametrize("gated", [True, False])
-def test_the_count_equals_pytorchs(space, tokens, gated: bool) -> None:
-    config = AionConfig(dim=64, encoder_depth=3, decoder_depth=2, num_heads=4, gated_mlp=gated)
+
+@pytest.mark.parametrize("switches", SWITCHES.values(), ids=SWITCHES)
+def test_the_count_equals_pytorchs_forward_and_backward(space, tokens, switches: dict[str, object]) -> None:
+    config = AionConfig(**{"dim": 64, "encoder_depth": 3, "decoder_depth": 2, "num_heads": 4} | switches)
     model = AionModel(config, space)
     batch = batch_of_tokens(space, tokens(3, "test_image", "test_coefficients"), tokens(3, "test_r", "test_g"))
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # the fused CPU kernel is not counted
-        model(batch)
     heads = [(1, 20), (1, 20)]
-    assert counter.get_total_flops() == 3 * forward_flops(config, 23, 2, heads)
+    with sdpa_kernel(SDPBackend.MATH):  # the fused CPU kernel is not counted
+        with FlopCounterMode(display=False) as forward:
+            loss = model(batch).sum()
+        with FlopCounterMode(display=False) as backward:
+            loss.backward()
+    assert forward.get_total_flops() == 3 * forward_flops(config, 23, 2, heads)
+    assert forward.get_total_flops() + backward.get_total_flops() == 3 * training_flops(config, 23, 2, heads)
 
 
 def test_the_paper_sizes_cost_what_the_reference_says() -> None:

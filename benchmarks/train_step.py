@@ -1,0 +1,205 @@
+"""A training step beside the release's package: same weights, same tokens and masks, one process, interleaved.
+
+    python benchmarks/train_step.py --peer [--batch 4] [--precision bf16] [--repeats 5] [--threads 2] [--out FILE.json]
+
+Forward, backward and AdamW at budgets 256/128, every modality in the vocabulary. The losses of both sides have to agree
+before and after. Each round also times the products of the blocks' matrices alone: the ceiling. Where a CPU has no
+instructions for bfloat16, a third side computes as ``run.precision = "auto"`` would there: in float32. Peak memory is
+that of a step in a process that has one side only, above what the process held before its model was built.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2}
+
+
+def build(name: str, args: argparse.Namespace, work: Any, device: torch.device) -> Any:
+    from train_step_sides import Ours, Peer
+
+    return Peer(work, config(args), device) if name == "peer" else Ours(work, config(args), device, args.compile)
+
+
+def config(args: argparse.Namespace) -> Any:
+    from aion_core.model import AionConfig
+
+    shape = {"encoder_depth": args.depth, "decoder_depth": args.depth, "num_heads": args.dim // 64}
+    return AionConfig(dim=args.dim, **shape)
+
+
+def workload(args: argparse.Namespace) -> Any:
+    from train_step_sides import work
+
+    from aion_core.plugins import load_registry
+
+    return work(load_registry().token_space(), args.batch, seed=0)
+
+
+def memory(name: str) -> float:
+    """Return a figure of this process's memory (``VmRSS``: now, ``VmHWM``: the most), in MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 1024
+
+
+def peak(args: argparse.Namespace) -> dict[str, float]:
+    """Return what training one side takes in MiB: in all, and above weights, gradients and moments."""
+    device, todo = torch.device(args.device), workload(args)
+    gc.collect()
+    before = memory("VmRSS")
+    side = build(args.peak, args, todo, device)
+    side.step(args.precision)  # the moments of AdamW are made
+    state = 4 * sum(p.numel() for p in side.model.parameters())
+    state += sum(t.nbytes for values in side.optimizer.state.values() for t in values.values())
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        side.step(args.precision)
+        total = torch.cuda.max_memory_allocated() / 2**20
+    else:
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+        side.step(args.precision)
+        total = memory("VmHWM") - before
+    return {"total_mib": total, "above_weights_and_moments_mib": total - state / 2**20}
+
+
+def peak_apart(name: str, args: argparse.Namespace) -> dict[str, float]:
+    """Return `peak` of a process of its own."""
+    options = ["--peak", name, "--batch", args.batch, "--dim", args.dim, "--depth", args.depth]
+    options += ["--threads", args.threads, "--device", args.device]
+    options += ["--precision", "fp32" if name == "auto" else args.precision, *(["--compile"] if args.compile else [])]
+    command = [sys.executable, str(Path(__file__).resolve()), *map(str, options)]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    from train_step_sides import matmul_seconds
+
+    from aion_core.engine.device import multiplies_bf16
+    from aion_core.model.flops import training_flops
+
+    device, todo = torch.device(args.device), workload(args)
+    native = multiplies_bf16(device)
+    sides = {"ours": build("ours", args, todo, device)}
+    if args.peer:
+        sides = {"peer": build("peer", args, todo, device)} | sides
+    precision = dict.fromkeys(sides, args.precision)
+    if args.precision == "bf16" and not native:
+        sides["auto"], precision["auto"] = build("ours", args, todo, device), "fp32"
+    steps: dict[str, list[Any]] = {name: [] for name in sides}
+    ceilings: dict[str, list[float]] = {}
+    budgets = todo.batch.input_slot.shape[1], todo.batch.target_slot.shape[1]
+    first = {name: side.step(precision[name]) for name, side in sides.items()}
+    _agree([step.loss for step in first.values()], TOLERANCE[args.precision])
+    for _ in range(args.repeats):
+        for name in dict.fromkeys(precision.values()):
+            dtype = torch.bfloat16 if name == "bf16" else torch.float32
+            flops, seconds = matmul_seconds(config(args), args.batch, budgets, dtype, device)
+            ceilings.setdefault(name, []).append(flops / seconds)
+        for name, side in sides.items():
+            steps[name].append(side.step(precision[name]))
+        _agree([rows[-1].loss for rows in steps.values()], 5 * TOLERANCE[args.precision])
+    heads = [(c, s.vocab_size) for c, s in zip(todo.batch.target_counts, todo.space.specs(), strict=True)]
+    flops = training_flops(config(args), *budgets) * args.batch + 6 * args.dim * sum(n * v for n, v in heads)
+    ceiling = {name: statistics.median(values) for name, values in ceilings.items()}
+    found: dict[str, Any] = {"flops_per_step": flops, "matmul_flops_per_second": ceiling, "bf16_native": native}
+    for name, rows in steps.items():
+        second = statistics.median(row.total for row in rows)
+        found[name] = {
+            "computes_in": precision[name],
+            "step_seconds": [row.total for row in rows],
+            "median_seconds": second,
+            "parts": {k: statistics.median(row.seconds[k] for row in rows) for k in rows[0].seconds},
+            "processor_seconds": statistics.median(row.cpu_seconds for row in rows),
+            "samples_per_second": args.batch / second,
+            "flops_per_second": flops / second,
+            "fraction_of_ceiling": flops / second / ceiling[precision[name]],
+            "losses": [first[name].loss, *(row.loss for row in rows)],
+        }
+    return found
+
+
+def ratios(found: dict[str, Any]) -> dict[str, Any]:
+    """Return how many times better than the peer each of our sides is (memory: its share of the peer's)."""
+    peer = found["peer"]
+    return {
+        name: {
+            "speed": peer["median_seconds"] / found[name]["median_seconds"],
+            "speed_by_processor_time": peer["processor_seconds"] / found[name]["processor_seconds"],
+            **{f"memory_{k}": v / peer["peak"][k] for k, v in found[name].get("peak", {}).items()},
+        }
+        for name in ("ours", "auto")
+        if name in found
+    }
+
+
+def _agree(losses: list[float], tolerance: float) -> None:
+    if max(losses) - min(losses) > tolerance * abs(losses[0]):
+        raise SystemExit(f"The sides do not train the same model on the same tokens: losses {losses}.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", action="store_true", help="measure the release's package beside ours")
+    parser.add_argument("--dim", type=int, default=768)
+    parser.add_argument("--depth", type=int, default=12, help="of the encoder and of the decoder")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--compile", action="store_true", help="compile our blocks")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--no-memory", action="store_true", help="leave out the processes that measure memory")
+    parser.add_argument("--out", type=Path, help="write the JSON there, too")
+    parser.add_argument("--peak", choices=("peer", "ours", "auto"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.peak:
+        print(json.dumps(peak(args)))
+        return
+    peaks = {} if args.no_memory else {n: peak_apart(n, args) for n in ("ours", *(["peer"] if args.peer else []))}
+    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    found = measure(args)
+    for name, values in peaks.items():
+        found[name]["peak"] = values
+    if "auto" in found and not args.no_memory:
+        found["auto"]["peak"] = peak_apart("auto", args)
+    result = {"benchmark": "train_step", "started": started, "settings": _settings(args), **found}
+    if args.peer:
+        result["times_the_peer"] = ratios(found)
+    text = json.dumps(result, indent=2)
+    print(text)
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(text + "\n")
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    names = ("dim", "depth", "batch", "precision", "compile", "device", "repeats", "threads")
+    machine = (
+        torch.cuda.get_device_name() if args.device.startswith("cuda") else torch.backends.cpu.get_cpu_capability()
+    )
+    return {n: getattr(args, n) for n in names} | {
+        "machine": machine,
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -33,6 +33,9 @@ from aion_core.contract import AionError
 if TYPE_CHECKING:
     from aion_core.train import TrainConfig
 
+#: The page of curves, in the run folder.
+CURVES = "curves.png"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``aion train``."""
@@ -59,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
     from aion_core.engine import choose_device, open_world
     from aion_core.train import Progress, TrainConfig, Trainer
     from aion_core.train.memory import telling_what_is_too_little
+    from aion_core.train.page import draw_curves
 
     config = TrainConfig.from_toml(args.config, args.set).accepting(args.accept_fingerprint)
     if args.dry_run:
@@ -97,7 +101,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"stopped by {outcome.stopped_by} at step {outcome.step}, saved; run the same command to continue")
         return 0
     print_held_out(outcome.held_out)
-    print(f"{outcome.folder}: {outcome.step} steps done, checkpoint in {trainer.checkpoints.folder}")
+    drawn = draw_curves(trainer.metrics, outcome.folder / CURVES)
+    curves = f", curves in {outcome.folder / CURVES}" if drawn else ""
+    print(f"{outcome.folder}: {outcome.step} steps done, checkpoint in {trainer.checkpoints.folder}{curves}")
     return 0
 
 

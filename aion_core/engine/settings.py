@@ -52,6 +52,7 @@ class RunSettings(Settings):
         default="auto", description="of matrix products; auto: bf16 where the device has instructions for it, else fp32"
     )
     log_every: int = Field(default=10, ge=1, description="steps between lines of metrics.jsonl")
+    tensorboard: bool = Field(default=False, description="the same numbers for TensorBoard")
 
 
 class CheckpointSettings(Settings):

@@ -29,6 +29,7 @@ class TrainingData:
 
     def __init__(self, settings: DataSettings, masking: MaskingConfig, seed: int, world: World) -> None:
         self.settings, self.masking, self.seed = settings, masking, seed
+        self.world = world
         self.share = world.share(settings.batch_size, "data.batch_size")
         groups = {str(i): TokenStore.open(source.stores) for i, source in enumerate(settings.train)}
         stores = [store for group in groups.values() for store in group]
@@ -73,21 +74,24 @@ class TrainingData:
         step = max(1, -(-total // samples))
         return [(store, rows[::step]) for store, rows in self.validation]
 
-    def validation_batches(self, samples: int) -> Iterator[TokenBatch]:
-        """Yield the same masked batches of held-out objects each time, on every process and for any number of them.
+    def validation_batches(self, samples: int) -> Iterator[tuple[TokenBatch, bool]]:
+        """Yield this process's share of the masked batches of held-out objects, and whether each counts.
 
-        Judging all of them costs each process less than a training step or two.
+        They are the same each time, and the same for any number of processes. All processes get equally many, for a
+        sharded model needs all of them at once: one for which none is left repeats the last, which does not count.
         """
         total = min(samples, sum(len(rows) for _, rows in self.validation))
         if not total:
             return
         batches = -(-total // self.settings.batch_size)
         size = total // batches  # equal batches, so that fewer objects than there are batches are left out
-        loader = self._validation_loader(size)
         most = min(size, self.share)
-        for start in range(0, batches * size, size):
-            for begin in range(start, start + size, most):
-                yield loader.samples(0, begin, min(most, start + size - begin))
+        starts = range(0, batches * size, most)
+        loader = self._validation_loader(size)
+        for first in range(0, len(starts), self.world.size):
+            mine = first + self.world.rank
+            begin = starts[min(mine, len(starts) - 1)]
+            yield loader.samples(0, begin, min(most, batches * size - begin)), mine < len(starts)
 
     @lru_cache(maxsize=1)  # noqa: B019 - one loader, for as long as the run: finding its rows reads every store
     def _validation_loader(self, size: int) -> TokenLoader:

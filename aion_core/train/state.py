@@ -18,10 +18,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from aion_core.contract import AionError, TokenSpace
 from aion_core.engine import Checkpoint, Checkpoints, differences
-from aion_core.engine.checkpoint import STATE, optimizer_tensors
+from aion_core.engine.checkpoint import STATE
 from aion_core.engine.sharded import SavedTensors
 from aion_core.files import write_json
 from aion_core.model import AionModel
@@ -31,14 +32,31 @@ MODEL, OPTIMIZER = "model", "optimizer"
 #: Settings that may differ between the two halves of a resumed run: they do not touch the parameters. Of `batch_size`
 #: and `accumulate` it is the product that counts.
 FREE_TO_CHANGE = (
-    "evaluate", "checkpoint", "parallel", "run.folder", "run.log_every", "data.accept_fingerprints",
-    "data.batch_size", "data.accumulate",
+    "evaluate", "checkpoint", "parallel", "run.folder", "run.log_every", "run.tensorboard",
+    "data.accept_fingerprints", "data.batch_size", "data.accumulate",
 )  # fmt: skip
 
 
-def run_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
-    """Return all tensors of a run, by the stem of their files."""
-    return {MODEL: dict(model.state_dict()), OPTIMIZER: optimizer_tensors(optimizer, model)}
+def run_tensors(
+    model: nn.Module, local: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[str, dict[str, Tensor]]:
+    """Return all tensors of a run, by the stem of their files; the optimiser works on `local` parameters."""
+    moments = {
+        f"{name}/{entry}": _cut_like(parameter, value)
+        for name, parameter in model.named_parameters()
+        for entry, value in optimizer.state.get(local[name], {}).items()
+    }
+    return {MODEL: dict(model.state_dict()), OPTIMIZER: moments}
+
+
+def _cut_like(parameter: Tensor, local: Tensor) -> Tensor:
+    """Return what a process holds of a tensor that is cut as a parameter is, as that tensor; numbers are whole."""
+    if not isinstance(parameter, DTensor) or not local.ndim:
+        return local
+    mesh, placements = parameter.device_mesh, parameter.placements
+    return DTensor.from_local(
+        local, mesh, placements, run_check=False, shape=parameter.shape, stride=parameter.stride()
+    )
 
 
 def write_documents(model: AionModel, state: Mapping[str, Any], folder: Path) -> None:
@@ -47,7 +65,9 @@ def write_documents(model: AionModel, state: Mapping[str, Any], folder: Path) ->
     write_json(folder / STATE, state)
 
 
-def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def restore(
+    checkpoint: Checkpoint, model: nn.Module, local: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
     """Give a model and its optimiser the values of a checkpoint, in place; return the state of the loop."""
     state = checkpoint.state()
     fill_weights(model, checkpoint.folder)
@@ -64,11 +84,11 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Opt
         saved.check(expected, "the optimiser")
         for name, parameter in trained.items():
             for entry in entries:
-                value = torch.zeros(()) if entry == "step" else torch.zeros_like(parameter, requires_grad=False)
-                if entry == "step" and parameter.device.type != "cpu":
-                    value = value.to(parameter.device)  # where the fused optimiser keeps it
-                saved.fill(f"{name}/{entry}", value)
-                optimizer.state[parameter][entry] = value
+                # The number of steps lies where the fused optimiser keeps it.
+                held = local[name].detach()
+                value = held.new_zeros(()) if entry == "step" else torch.zeros_like(held)
+                saved.fill(f"{name}/{entry}", _cut_like(parameter, value))
+                optimizer.state[local[name]][entry] = value
     return state
 
 

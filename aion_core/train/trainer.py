@@ -30,13 +30,14 @@ from aion_core.engine import (
     peak_memory,
     set_learning_rate,
 )
+from aion_core.engine.hardware import gpu_of
 from aion_core.engine.saving import Saver
 from aion_core.files import write_json
 from aion_core.model.flops import training_flops
 from aion_core.train.config import TrainConfig
 from aion_core.train.data import TrainingData
-from aion_core.train.evaluation import HeldOut, conditional_loss, masked_losses, modality_loss
-from aion_core.train.parallel import accumulating, build_model, clip_gradients, reshard
+from aion_core.train.evaluation import HeldOut, Selection, conditional_loss, masked_losses, modality_loss, pairs
+from aion_core.train.parallel import accumulating, build_model, clip_gradients, local_parameters, reshard
 from aion_core.train.state import check_resumable, restore, run_tensors, write_documents
 
 
@@ -94,21 +95,22 @@ class Trainer:
         self.device = self.world.device
         self.data = TrainingData(config.data, config.masking, config.run.seed, self.world)
         self.checkpoints = Checkpoints(self.folder / "checkpoints")
-        self.metrics = MetricsLog(self.folder / "metrics.jsonl", silent=not self.world.lead)
+        self.metrics = MetricsLog(self.folder / "metrics.jsonl", not self.world.lead, config.run.tensorboard)
         for pair in config.evaluate.conditional:
             self.data.space.select((pair.target, *pair.given))
         latest = self.checkpoints.latest()
         if latest:
             check_resumable(latest, self.data.space, self._config_json())
         self.model = build_model(config, self.data.space, self.world)
-        self.optimizer = build_optimizer(self.model, config.optimizer, _decays, _is_embedding)
+        self.local = local_parameters(self.model)
+        self.optimizer = build_optimizer(self.local, config.optimizer, _decays, _is_embedding)
         self.weights = self._loss_weights()
         self.skips = SkipRule(config.optimizer.max_skipped, self.metrics)
         self.saver = Saver(self.checkpoints, self.world, config.checkpoint.keep)
         self.step = 0
         self.position = Position(epoch=0, index=0, seed=config.run.seed)
         if latest:
-            state = restore(latest, self.model, self.optimizer)
+            state = restore(latest, self.model, self.local, self.optimizer)
             self.step, self.position, self.skips.in_a_row = state["step"], state["position"], state["skipped"]
 
     # -- the loop ------------------------------------------------------------------------------------------------
@@ -160,7 +162,7 @@ class Trainer:
                     sums = self.model(batch.to(self.device))
                 modality_loss(sums, counts, self.weights, self.config.loss.by).backward()
             parts.append(sums.detach())
-        norm = float(clip_gradients(self.model, settings.clip_norm or math.inf))
+        norm = float(clip_gradients(self.model, self.local, settings.clip_norm or math.inf, self.world))
         sums = self.world.sum(torch.stack(parts).sum(0))
         loss = float(modality_loss(sums, counts, self.weights, self.config.loss.by))
         try:
@@ -170,7 +172,8 @@ class Trainer:
             raise
         if finite:
             self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for holder in (self.optimizer, self.model):
+            holder.zero_grad(set_to_none=True)
         self.step += 1
         self._report(micro, counts, sums, loss, norm, lr, waited, perf_counter() - started)
 
@@ -218,6 +221,8 @@ class Trainer:
             "peak_memory_bytes": int(memory),
             "processes": self.world.size,
         }
+        if gpu := gpu_of(self.device):
+            values["mfu"] = flops * samples / total / (self.world.size * gpu.peak)
         self.metrics.write("train", self.step, values)
 
     # -- evaluation ------------------------------------------------------------------------------------------------
@@ -225,17 +230,22 @@ class Trainer:
     def evaluate(self) -> tuple[HeldOut, ...]:
         """Measure the held-out losses, write them down, and return them."""
         self.model.eval()
-        selection = self.data.held_out(self.config.evaluate.samples)
-        batches = self.data.validation_batches(self.config.evaluate.samples)
-        found = masked_losses(self.model, batches, self.data.entropies, self.autocast)
-        for pair in self.config.evaluate.conditional:
-            target = self.model.space[pair.target].key
-            entropy = self.data.entropies.get(target)
-            result = conditional_loss(self.model, selection, target, pair.given, entropy, self.autocast)
+        settings, entropies, world = self.config.evaluate, self.data.entropies, self.world
+        selection = self.data.held_out(settings.samples)
+        batches = self.data.validation_batches(settings.samples)
+        found = masked_losses(self.model, batches, entropies, self.autocast, world)
+        space = self.model.space
+        asked: list[tuple[str, tuple[str, ...], Selection]]
+        asked = [(space[p.target].key, tuple(space[k].key for k in p.given), selection) for p in settings.conditional]
+        if settings.pairs:
+            asked += [(t, (s,), objects) for s, t, objects in pairs(selection, space, settings.pairs)]
+        for target, given, objects in asked:
+            result = conditional_loss(self.model, objects, target, given, entropies.get(target), self.autocast, world)
             found += [result] if result else []
         reshard(self.model)
         self.model.train()
-        self.metrics.write("evaluation", self.step, {"held_out": [f.asdict() for f in found]})
+        by_name = {h.name: h.loss for h in found}
+        self.metrics.write("evaluation", self.step, {"held_out": [h.asdict() for h in found], "loss": by_name})
         return tuple(found)
 
     def _logged_evaluation(self) -> tuple[HeldOut, ...] | None:
@@ -256,7 +266,7 @@ class Trainer:
             "skipped": self.skips.in_a_row,
             "config": self._config_json(),
         }
-        tensors = run_tensors(self.model, self.optimizer)
+        tensors = run_tensors(self.model, self.local, self.optimizer)
         self._note(self.saver.start(self.step, tensors, partial(write_documents, self.model, state)))
 
     def _finish_saving(self) -> None:

@@ -41,7 +41,10 @@ from aion_core.tokenizers.training.page import has_matplotlib
 from aion_core.tokenizers.training.source import Observations, ObservationSource, Position, TrainingBatch
 
 #: Settings that may differ between the two halves of a resumed run: they do not touch the parameters.
-FREE_TO_CHANGE = ("evaluate", "checkpoint", "run.folder", "run.log_every", "optimizer.max_skipped", "data.prefetch")
+FREE_TO_CHANGE = (
+    "evaluate", "checkpoint", "run.folder", "run.log_every", "run.tensorboard",
+    "optimizer.max_skipped", "data.prefetch",
+)  # fmt: skip
 #: What a checkpoint holds besides the tokenizer set, which has the averaged weights where there are any.
 PARAMETERS, AVERAGE, TOKENIZERS = "parameters.safetensors", "average.safetensors", "tokenizers"
 
@@ -98,7 +101,7 @@ class TokenizerTrainer:
         self.lead: Tokenizer = tokenizers[0]
         world.share(config.data.batch_size, "data.batch_size")
         self.checkpoints = Checkpoints(self.folder / "checkpoints")
-        self.metrics = MetricsLog(self.folder / "metrics.jsonl", silent=not world.lead)
+        self.metrics = MetricsLog(self.folder / "metrics.jsonl", not world.lead, config.run.tensorboard)
         self._freeze()
         self.optimizer = build_optimizer(self.lead, config.optimizer, lambda name, p: p.ndim > 1)
         self.average = WeightAverage(self.lead, config.optimizer.average) if config.optimizer.average else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import product
 
 import torch
@@ -13,7 +13,7 @@ from aion_core.engine.settings import OptimizerSettings
 
 
 def build_optimizer(
-    model: nn.Module,
+    model: nn.Module | Mapping[str, nn.Parameter],
     settings: OptimizerSettings,
     decays: Callable[[str, Tensor], bool],
     is_embedding: Callable[[str], bool] = lambda name: False,
@@ -22,13 +22,16 @@ def build_optimizer(
 
     Parameters
     ----------
+    model
+        Whose parameters are trained, or these by name.
     decays
         Which parameters have weight decay. Embeddings and heads of modalities that a step does not see get zero
         gradients; AdamW would still shrink them, so they should not.
     is_embedding
         Which parameters learn at `embedding_lr` times the rate of the others.
     """
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    parameters = model.named_parameters() if isinstance(model, nn.Module) else model.items()
+    named = [(name, p) for name, p in parameters if p.requires_grad]
     groups = []
     for decay, embedding in product((True, False), repeat=2):
         members = [p for n, p in named if decays(n, p) == decay and is_embedding(n) == embedding]

@@ -89,11 +89,10 @@ def file_name(stem: str, rank: int, files: int) -> str:
 
 def write_parts(path: Path, parts: Parts) -> None:
     """Write the parts of one process."""
-    places = {
-        name: {OFFSETS: [part.first, *[0] * (part.tensor.ndim - 1)][: part.tensor.ndim]} for name, part in parts.items()
-    }
-    whole = path.name.count("-of-") == 0
-    metadata = {"format": "pt"} if whole else {"format": "pt", INFO: json.dumps(places)}
+    metadata = {"format": "pt"}
+    if "-of-" in path.name:  # and nothing besides: safetensors writes several entries in any order
+        starts = {name: [part.first, *[0] * part.tensor.ndim][: part.tensor.ndim] for name, part in parts.items()}
+        metadata = {INFO: json.dumps({name: {OFFSETS: start} for name, start in starts.items()}, sort_keys=True)}
     write_safetensors(path, {name: part.tensor for name, part in parts.items()}, metadata)
 
 

@@ -11,7 +11,8 @@ over ranks and never averaged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -173,7 +174,36 @@ def reshard(model: nn.Module) -> None:
         part.reshard()
 
 
-def clip_gradients(model: nn.Module, largest: float) -> Tensor:
-    """Scale the gradients in place so that the norm over all parameters and ranks is `largest` at most; return it."""
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), largest)
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm
+def local_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return what this process holds of each parameter, by name, in the same memory.
+
+    The optimiser works on these: on distributed tensors, each of its steps would look up how every one is cut.
+    """
+    return {
+        name: nn.Parameter(p.to_local().detach(), p.requires_grad) if isinstance(p, DTensor) else p
+        for name, p in model.named_parameters()
+    }
+
+
+def clip_gradients(model: nn.Module, local: Mapping[str, nn.Parameter], largest: float, world: World) -> Tensor:
+    """Hand the gradients to the local parameters, scaled so that the norm over all ranks is `largest` at most.
+
+    Returns the norm before.
+    """
+    replicas = 1
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, DTensor):
+            gradient = parameter.grad
+            local[name].grad = gradient.to_local() if isinstance(gradient, DTensor) else gradient
+            replicas = copies(parameter)
+    norm = torch.nn.utils.get_total_norm([p.grad for p in local.values() if p.grad is not None])
+    if world.size > 1:
+        norm = (world.sum(norm.square()) / replicas).sqrt()
+    torch.nn.utils.clip_grads_with_norm_(local.values(), largest, norm)
+    return norm
+
+
+def copies(parameter: DTensor) -> int:
+    """Return how many processes hold each row of a parameter."""
+    mesh = parameter.device_mesh
+    return math.prod(mesh.size(axis) for axis, p in enumerate(parameter.placements) if p.is_replicate())

@@ -1,7 +1,7 @@
 """Look into a checkpoint or a released model: its size, its training, and its token space.
 
-PATH is a checkpoint, a model folder, or a run folder (then its latest checkpoint is meant). None of the plugins that
-the model was trained with need to be installed; those that are missing are named.
+PATH is a checkpoint, a model folder of ours or of the AION-1 release, or a run folder (its latest checkpoint). None of
+the plugins that the model was trained with need to be installed; those that are missing are named.
 
 example:
   aion checkpoint inspect runs/first
@@ -12,10 +12,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aion_core.cli.checkpoint_export import add_export, run_export
 from aion_core.cli.console import add_action, print_json, print_table
+
+if TYPE_CHECKING:
+    from aion_core.contract import Slot
+    from aion_core.plugins import Registry
+
+#: Stem of the files that hold the weights.
+WEIGHTS_STEM = "model"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,21 +58,24 @@ def run(args: argparse.Namespace) -> int:
 def describe(path: Path) -> dict[str, Any]:
     """Return what a checkpoint holds, as JSON-serialisable facts; reads headers only, never the weights."""
     from aion_core.engine import Checkpoints
-    from aion_core.files import read_json, tensor_shapes
+    from aion_core.engine.sharded import SavedTensors
+    from aion_core.files import read_json
     from aion_core.model.files import read_space
+    from aion_core.model.size import parameters_by_part
     from aion_core.plugins import load_registry
-    from aion_core.release import CONFIG, WEIGHTS
+    from aion_core.release import CONFIG
 
     latest = Checkpoints(path / "checkpoints").latest()
     folder = latest.folder if latest else path
     space, registry = read_space(folder), load_registry()
-    shapes = tensor_shapes(folder / WEIGHTS)
+    with SavedTensors(folder, WEIGHTS_STEM) as saved:  # one file, or one for each process that wrote it
+        parameters = parameters_by_part(saved.shapes)
     state = read_json(folder / "state.json") if (folder / "state.json").exists() else {}
     return {
         "path": str(folder),
         "step": state.get("step"),
         "position": state.get("position"),
-        "parameters": _parameters(shapes),
+        "parameters": parameters,
         "config": {k: v for k, v in read_json(folder / CONFIG).items() if not k.startswith("domains_")},
         "modalities": [
             {
@@ -78,23 +88,16 @@ def describe(path: Path) -> dict[str, Any]:
                 "provenance_id": slot.spec.provenance.id,
                 "fingerprint": slot.fingerprint or "unknown",
                 "plugin": f"{slot.distribution or 'unknown'} {slot.version or ''}".strip(),
-                "here": "yes" if slot.key in registry.modalities else f"no: pip install {slot.distribution or '?'}",
+                "here": _here(slot, registry),
             }
             for slot in space.slots
         ],
     }
 
 
-def _parameters(shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
-    from math import prod
-
-    groups = {"encoder": 0, "decoder": 0, "embeddings": 0, "heads": 0}
-    for name, shape in shapes.items():
-        if "to_logits" in name:
-            group = "heads"
-        elif "_embeddings." in name or name == "mask_token":
-            group = "embeddings"
-        else:
-            group = "encoder" if name.startswith("encoder") else "decoder"
-        groups[group] += prod(shape)
-    return {**groups, "total": sum(groups.values())}
+def _here(slot: Slot, registry: Registry) -> str:
+    """Return whether a modality's plugin is installed, and in which version if that is another."""
+    if slot.key not in registry.modalities:
+        return f"no: pip install {slot.distribution}" if slot.distribution else "no"
+    version = registry.origin(slot.key).version
+    return "yes" if slot.version in (None, version) else f"yes, version {version}"

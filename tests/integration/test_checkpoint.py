@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 from shutil import copytree
 
@@ -80,6 +81,21 @@ def test_a_folder_that_is_not_there_is_one_sentence(tmp_path, capsys) -> None:
     assert "nowhere" in capsys.readouterr().err
 
 
+def test_a_release_without_a_manifest_is_described_by_its_tensors(model_folder, tmp_path, capsys, monkeypatch) -> None:
+    AionModel.from_pretrained(model_folder).save_pretrained(tmp_path / "release", layout="release")
+    assert not (tmp_path / "release" / "manifest.json").exists()
+    monkeypatch.setenv("AION_PLUGINS", "gaia")
+    known, unknown = inspect(capsys, tmp_path / "release")["modalities"]
+    assert (known["key"], known["here"], known["fingerprint"]) == ("gaia_flux_g", "yes", "unknown")
+    assert (unknown["key"], unknown["vocab_size"], unknown["here"]) == ("tok_flux_r", 1024, "no")
+
+
+def test_another_version_of_a_plugin_is_named(model_folder, capsys) -> None:
+    path = model_folder / "manifest.json"
+    path.write_text(path.read_text().replace('"version": "0.1.0"', '"version": "0.0.9"'))
+    assert {m["here"] for m in inspect(capsys, model_folder)["modalities"]} == {"yes, version 0.1.0"}
+
+
 def export(capsys, *words: object) -> dict:
     assert main(["checkpoint", "export", *map(str, words), "--json"]) == 0
     return json.loads(capsys.readouterr().out)
@@ -113,6 +129,7 @@ def test_what_several_processes_wrote_is_exported_as_one_file(model_folder, tmp_
     (model_folder / "model.safetensors").unlink()
     for rank, part in enumerate(parts):
         write_parts(model_folder / file_name("model", rank, 2), part)
+    assert inspect(capsys, model_folder)["parameters"]["total"] == sum(p.numel() for p in model.parameters())
     export(capsys, model_folder, "--out", tmp_path / "out")
     whole = load_file(tmp_path / "out" / "model.safetensors")
     assert all(torch.equal(whole[name], tensor) for name, tensor in model.state_dict().items())
@@ -145,4 +162,17 @@ def test_an_export_that_fails_leaves_nothing(model_folder, tmp_path, capsys) -> 
     (model_folder / "model.safetensors").write_bytes(b"torn")
     assert main(["checkpoint", "export", str(model_folder), "--out", str(tmp_path / "out")]) == 2
     assert "not a whole safetensors file" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+
+
+def test_an_export_that_finds_no_room_is_one_sentence_and_leaves_nothing(model_folder, tmp_path, capsys) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # the weights are larger
+    try:
+        assert main(["checkpoint", "export", str(model_folder), "--out", str(tmp_path / "out")]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    error = capsys.readouterr().err
+    assert "model.safetensors" in error
+    assert error.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import TYPE_CHECKING, Any
 
-from aion_core.contract import InputError
+from aion_core.contract import AionError, InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,13 +84,17 @@ def read_json(path: Path) -> Any:
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write named tensors, whole or not at all; `metadata` goes into the header."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     contiguous = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode
-        save_file(contiguous, temporary, metadata=dict(metadata or {}))
+        try:
+            save_file(contiguous, temporary, metadata=dict(metadata or {}))
+        except SafetensorError as error:  # a full disk, say
+            raise AionError(f"{path.name} could not be written ({str(error).rpartition('I/O error: ')[2]}).") from error
         temporary.chmod(mode)  # safetensors shuts out all other users, whatever the umask
 
 

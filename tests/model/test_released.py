@@ -165,3 +165,11 @@ def test_a_releases_leftovers_do_not_outlive_it(folder, model) -> None:
     model.save_pretrained(folder / "ours")
     assert not (folder / "ours" / "release.safetensors").exists()
     assert AionModel.from_pretrained(folder / "ours").space == model.space
+
+
+def test_a_release_that_is_written_over_a_model_of_ours_is_read_as_a_release(folder, model, tmp_path) -> None:
+    model.save_pretrained(tmp_path / "there")
+    whole = AionModel.from_pretrained(folder)
+    whole.save_pretrained(tmp_path / "there", layout="release")
+    assert not (tmp_path / "there" / "manifest.json").exists()
+    assert AionModel.from_pretrained(tmp_path / "there").space == whole.space

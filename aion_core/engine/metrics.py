@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,10 @@ class MetricsLog:
                 temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """Append one line and hand it to the operating system."""
+        """Append one line and hand it to the operating system; a full disk costs the line and not the run."""
         if self.silent:
             return
-        with self.path.open("a") as file:
+        with suppress(OSError), self.path.open("a") as file:
             file.write(json.dumps(_finite({"kind": kind, "step": step, **values}), allow_nan=False) + "\n")
         if self._wanted:
             self._show(kind, step, values)

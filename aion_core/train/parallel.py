@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -159,13 +158,11 @@ def materialise(model: nn.Module, device: torch.device, seed: int) -> None:
 # -- a step ----------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def accumulating(model: nn.Module, last: bool) -> Iterator[None]:
-    """Communicate gradients in the last of a step's backward passes only; those before add up on each rank."""
+def communicate_gradients(model: nn.Module, last: bool) -> None:
+    """Let the next backward pass communicate if it is the `last` of a step; those before add up on each rank."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(last)
         model.set_is_last_backward(last)
-    yield
 
 
 def reshard(model: nn.Module) -> None:

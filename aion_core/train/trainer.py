@@ -37,7 +37,7 @@ from aion_core.model.flops import training_flops
 from aion_core.train.config import TrainConfig
 from aion_core.train.data import TrainingData
 from aion_core.train.evaluation import HeldOut, Selection, conditional_loss, masked_losses, modality_loss, pairs
-from aion_core.train.parallel import accumulating, build_model, clip_gradients, local_parameters, reshard
+from aion_core.train.parallel import build_model, clip_gradients, communicate_gradients, local_parameters, reshard
 from aion_core.train.state import check_resumable, restore, run_tensors, write_documents
 
 
@@ -157,10 +157,10 @@ class Trainer:
         counts = self.world.add([sum(column) for column in zip(*(batch.target_counts for batch in micro), strict=True)])
         parts: list[Tensor] = []
         for batch in micro:
-            with accumulating(self.model, last=len(parts) == len(micro) - 1):
-                with self.autocast():
-                    sums = self.model(batch.to(self.device))
-                modality_loss(sums, counts, self.weights, self.config.loss.by).backward()
+            communicate_gradients(self.model, last=len(parts) == len(micro) - 1)
+            with self.autocast():
+                sums = self.model(batch.to(self.device))
+            modality_loss(sums, counts, self.weights, self.config.loss.by).backward()
             parts.append(sums.detach())
         norm = float(clip_gradients(self.model, self.local, settings.clip_norm or math.inf, self.world))
         sums = self.world.sum(torch.stack(parts).sum(0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -55,12 +55,16 @@ class TokenBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Self:
         """Return the batch with its device tensors on a device; `index` stays on the host."""
-        moved = {
-            f.name: getattr(self, f.name).to(device, non_blocking=non_blocking)
-            for f in fields(self)
-            if f.name.startswith(("input_", "target_")) and isinstance(getattr(self, f.name), Tensor)
-        }
-        return replace(self, **moved)
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pinned(self) -> Self:
+        """Return the batch in page-locked memory, from which a GPU copies while it computes and the host goes on."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name.startswith(("input_", "target_"))}
+        changed: dict[str, Any] = {name: change(v) for name, v in values.items() if isinstance(v, Tensor)}
+        return replace(self, **changed)
 
 
 def n_positions(spec: ModalitySpec) -> int:

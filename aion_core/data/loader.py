@@ -96,6 +96,8 @@ class TokenLoader:
         Each global batch of ``world_size * batch_size`` samples is cut into one piece for each rank.
     prefetch
         Batches that are prepared ahead, each in a thread of its own; 0: none.
+    pin
+        Whether to leave batches in page-locked memory, for a GPU.
 
     Raises
     ------
@@ -119,6 +121,7 @@ class TokenLoader:
         world_size: int = 1,
         rank: int = 0,
         prefetch: int = 2,
+        pin: bool = False,
     ) -> None:
         if not 0 <= rank < world_size or batch_size < 1:
             raise AionError(f"Rank {rank} of {world_size} with batches of {batch_size} makes no sense.")
@@ -126,7 +129,7 @@ class TokenLoader:
         if weights is not None and set(weights) != set(groups):
             raise AionError(f"Weights are given for {sorted(weights)}, but the groups are {sorted(groups)}.")
         self.space, self.batch_size, self.seed = space, batch_size, seed
-        self.world_size, self.rank, self.prefetch = world_size, rank, prefetch
+        self.world_size, self.rank, self.prefetch, self.pin = world_size, rank, prefetch, pin
         self.config = masking or MaskingConfig()
         self._masking = Masking(space, self.config)
         self._groups: list[_Group] = []
@@ -175,7 +178,8 @@ class TokenLoader:
 
     def batch(self, epoch: int, index: int) -> TokenBatch:
         """Return this rank's part of the global batch that begins at a position."""
-        return self.samples(epoch, index + self.rank * self.batch_size, self.batch_size)
+        batch = self.samples(epoch, index + self.rank * self.batch_size, self.batch_size)
+        return batch.pinned() if self.pin else batch
 
     def samples(self, epoch: int, start: int, size: int) -> TokenBatch:
         """Return the samples from a position on, whichever rank's they are."""

@@ -52,6 +52,7 @@ class TrainingData:
             ignore=_ignored(stores, self.space),
             world_size=world.size,
             rank=world.rank,
+            pin=world.device.type == "cuda",
         )
 
     @cached_property

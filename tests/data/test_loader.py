@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import fields
 from itertools import islice
 
@@ -321,3 +322,20 @@ def test_the_model_takes_what_the_loader_gives(opened, space: TokenSpace) -> Non
             for code, slots, position in sides(batch):
                 assert position[slots == slot].max(initial=0) < n_positions(spec)
                 assert code[slots == slot].max(initial=0) < spec.vocab_size
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_batches_for_a_gpu_are_pinned_where_they_are_made(prefetch, opened, space, monkeypatch) -> None:
+    """Copying from pageable memory would wait for all that the GPU still has to do."""
+    pinned: list[tuple[str, int]] = []
+    monkeypatch.setattr(
+        torch.Tensor, "pin_memory", lambda t: pinned.append((threading.current_thread().name, id(t))) or t.clone()
+    )
+    plain = take(TokenLoader(opened, space, 8, SMALL, prefetch=prefetch), 1)[0]
+    assert pinned == []
+    batch = take(TokenLoader(opened, space, 8, SMALL, prefetch=prefetch, pin=True), 1)[0]
+    assert equal(batch, plain)
+    tensors = [f.name for f in fields(batch) if isinstance(getattr(batch, f.name), torch.Tensor)]
+    assert len(pinned) % (len(tensors) - 1) == 0, "all but the index, which stays on the host"
+    assert pinned
+    assert all(name.startswith("batches") == bool(prefetch) for name, _ in pinned)

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 import torch
 
+from aion_core.contract import AionError
 from aion_core.data import TokenStore
 from aion_core.data.loader import TokenLoader
 from aion_core.data.split import SplitConfig
 from aion_core.engine.sharded import SavedTensors
+from aion_core.train import TrainConfig, Trainer
 from aion_core.train.state import load_model_from_checkpoint
 
 STEPS = 12
@@ -134,6 +136,15 @@ class TestCheckpoints:
         assert close(weights(made / "one"), weights(made / name))
         assert checkpoints(made / name) == ["step-00000006", "step-00000012"]
 
+    def test_other_samples_per_step_are_refused_but_not_the_same_in_other_pieces(self, made, found) -> None:
+        for change in ("data.batch_size=32", "data.accumulate=2"):
+            config = TrainConfig.from_toml(made / "train.toml", [f"run.folder='{made / 'one'}'", change])
+            with pytest.raises(AionError, match=r"batch_size × data\.accumulate: 16 → 32"):
+                Trainer(config)
+        pieces = ["data.batch_size=4", "data.accumulate=4"]
+        config = TrainConfig.from_toml(made / "train.toml", [f"run.folder='{made / 'one'}'", *pieces])
+        assert Trainer(config).step == STEPS
+
     def test_torchs_distributed_checkpoints_read_them(self, made, found) -> None:
         import torch.distributed.checkpoint as dcp
 
@@ -198,9 +209,10 @@ class TestFaults:
 @pytest.mark.slow
 def test_torchrun_starts_it(made, found) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
-    config = ["aion_core.cli", "train", str(made / "train.toml"), "--json", "--set", f"run.folder='{made / 'torchrun'}'"]
+    folder = made / "torchrun"
+    config = ["aion_core.cli", "train", str(made / "train.toml"), "--json", "--set", f"run.folder='{folder}'"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     done = subprocess.run([*command, *config], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads(done.stdout)["finished"]
-    assert last_files(made / "torchrun") == last_files(made / "two")
+    assert last_files(folder) == last_files(made / "two")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -183,6 +184,10 @@ class TestMetrics:
         log.write("train", 2, {})
         log.resume_at(5)
         assert [line["step"] for line in log.read()] == [1, 2]
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+    def test_a_full_disk_costs_lines_and_not_the_run(self) -> None:
+        MetricsLog(Path("/dev/full")).write("train", 1, {"loss": 1.0})
 
     def test_what_is_not_finite_is_null(self, tmp_path) -> None:
         log = MetricsLog(tmp_path / "metrics.jsonl")

@@ -62,6 +62,12 @@ def make_space(fingerprint: str = "a" * 64) -> TokenSpace:
 
 
 @pytest.fixture
+def space() -> TokenSpace:
+    """The modalities of the store."""
+    return make_space()
+
+
+@pytest.fixture
 def make_store(tmp_path: Path) -> Callable[..., Path]:
     """Write a store of n objects over the whole sky: b = a, c = a + (0, 1, 2), noise independent; some lack b."""
 

@@ -21,7 +21,7 @@ def test_tokens_are_those_of_the_release_and_decode_to_the_same(case: Any) -> No
     row = parity_table.parity(case)
     assert row["codes_used"] >= case.codes
     assert row["tokens_equal"] == 1.0
-    assert row["decode_error"] <= parity_table.TOLERANCE
+    assert row["decode_error"] <= row["tolerance"] <= 1e-4
 
 
 @pytest.mark.parametrize("mutation", MARKED)
@@ -41,7 +41,7 @@ def test_a_mutation_that_does_nothing_is_not_caught() -> None:
 
 
 def test_a_single_code_in_use_is_no_parity() -> None:
-    row = {"codes_used": 1, "tokens_equal": 1.0, "decode_error": 0.0}
+    row = {"codes_used": 1, "tokens_equal": 1.0, "decode_error": 0.0, "tolerance": 1e-5}
     assert not parity_table.passes(row)
     assert parity_table.passes(row | {"codes_used": 100})
     assert not parity_table.passes(row | {"codes_used": 100, "tokens_equal": 0.9999})

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import Tensor
 
 from aion_core.contract import AionError
 
@@ -49,6 +51,21 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
     """Return the precision of forward passes: bf16 over float32 parameters, or float32 throughout."""
     half = computes_bf16(device, precision)
     return torch.autocast(device.type, dtype=torch.bfloat16) if half else nullcontext()
+
+
+def on_its_way(numbers: Tensor) -> Callable[[], list[float]]:
+    """Begin to copy numbers to the host; what is returned waits for them, but not for what is queued behind them."""
+    if numbers.device.type != "cuda":
+        return numbers.tolist
+    held = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
+    held.copy_(numbers, non_blocking=True)
+    arrived = torch.cuda.current_stream(numbers.device).record_event()
+
+    def read() -> list[float]:
+        arrived.synchronize()
+        return held.tolist()
+
+    return read
 
 
 def peak_memory(device: torch.device) -> int:

@@ -30,6 +30,7 @@ from aion_core.engine import (
     peak_memory,
     set_learning_rate,
 )
+from aion_core.engine.device import on_its_way
 from aion_core.engine.hardware import gpu_of
 from aion_core.engine.saving import Saver
 from aion_core.files import write_json
@@ -162,20 +163,23 @@ class Trainer:
                 sums = self.model(batch.to(self.device))
             modality_loss(sums, counts, self.weights, self.config.loss.by).backward()
             parts.append(sums.detach())
-        norm = float(clip_gradients(self.model, self.local, settings.clip_norm or math.inf, self.world))
+        norm = clip_gradients(self.model, self.local, settings.clip_norm or math.inf, self.world)
         sums = self.world.sum(torch.stack(parts).sum(0))
-        loss = float(modality_loss(sums, counts, self.weights, self.config.loss.by))
+        loss = modality_loss(sums, counts, self.weights, self.config.loss.by)
+        numbers = on_its_way(torch.cat([torch.stack([loss, norm]), sums]))
+        # AdamW itself leaves everything as it is where this is 1: the host need not know before it queues the step.
+        self.optimizer.found_inf = 1 - (loss.isfinite() & norm.isfinite()).float()  # type: ignore[attr-defined]
+        self.optimizer.step()
+        for holder in (self.optimizer, self.model):
+            holder.zero_grad(set_to_none=True)
+        loss_value, norm_value, *by_slot = numbers()
         try:
-            finite = self.skips.allows(self.step + 1, loss, norm, partial(self._names, micro, parts))
+            self.skips.allows(self.step + 1, loss_value, norm_value, partial(self._names, micro, parts))
         except AionError:  # all processes give up together: what they have written is still a checkpoint
             self._note(self.saver.finish())
             raise
-        if finite:
-            self.optimizer.step()
-        for holder in (self.optimizer, self.model):
-            holder.zero_grad(set_to_none=True)
         self.step += 1
-        self._report(micro, counts, sums, loss, norm, lr, waited, perf_counter() - started)
+        self._report(micro, counts, by_slot, loss_value, norm_value, lr, waited, perf_counter() - started)
 
     def _names(self, micro: list[TokenBatch], parts: list[Tensor]) -> list[str]:
         """Return the objects of all processes' batches with a loss that is not finite; of all, if there is none."""
@@ -188,7 +192,7 @@ class Trainer:
         self,
         micro: list[TokenBatch],
         counts: list[int],
-        sums: Tensor,
+        sums: list[float],
         loss: float,
         norm: float,
         lr: float,
@@ -207,7 +211,7 @@ class Trainer:
         ]
         flops = training_flops(self.model.config, micro[0].input_code.shape[1], micro[0].target_code.shape[1])
         flops += int(6 * self.model.config.dim * sum(n * v for n, v in heads))
-        by_modality = {key: float(sums[i]) / counts[i] for i, key in enumerate(self.model.space.keys) if counts[i]}
+        by_modality = {key: sums[i] / counts[i] for i, key in enumerate(self.model.space.keys) if counts[i]}
         values = {
             "loss": loss,
             "loss_by_modality": by_modality,

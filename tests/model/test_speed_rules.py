@@ -239,6 +239,31 @@ def test_compiled_blocks_train_as_others_do(model, batch, checkpointing, monkeyp
         assert torch.allclose(found[name], value, rtol=1e-4, atol=1e-5 * value.abs().max() + 1e-12), name
 
 
+@pytest.mark.parametrize("checkpointing", ["none", "selective"])
+def test_blocks_of_a_kind_share_one_whole_graph(space, tokens, checkpointing, monkeypatch) -> None:
+    """Ten are more than PyTorch compiles of one function; it would leave the rest, and what breaks a graph, as it is.
+
+    Later steps compile nothing, unless masks come or go, of which there are few cases.
+    """
+    graphs: list[object] = []
+    compiler = torch.compile
+    backend = lambda graph, inputs: graphs.append(graph) or graph  # noqa: E731
+    monkeypatch.setattr(torch, "compile", lambda f, **o: compiler(f, backend=backend, fullgraph=True, **o))
+    model = AionModel(AionConfig(dim=16, encoder_depth=10, decoder_depth=10, num_heads=2), space)
+    settings = ParallelSettings(compile="always", activation_checkpointing=checkpointing)
+    checkpoint_activations(model, settings)
+    compile_blocks(model, settings, torch.device("cpu"))
+    compiled = []
+    for seed, masked in ((1, False), (2, False), (3, True), (4, True), (5, False)):
+        keys = ("test_r", "test_coefficients") if masked else ("test_coefficients",)
+        made = batch_of_tokens(space, tokens(3, "test_image", seed=seed), tokens(3, *keys, seed=seed + 9))
+        with torch.autocast("cpu", dtype=torch.bfloat16):  # as on a GPU
+            sums = model(replace(made, input_full=not masked, target_full=not masked))
+        sums.sum().backward()
+        compiled.append(len(graphs))
+    assert compiled == [2, 2, 4, 4, 4]
+
+
 @pytest.mark.slow
 def test_machine_code_of_compiled_blocks_trains_as_others_do(model, batch) -> None:
     loss, expected = gradients(model, batch)

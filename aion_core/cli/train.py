@@ -48,6 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY",
         help="tokens of KEY were made by another tokenizer, and that is intended; recorded in the run",
     )
+    parser.add_argument(
+        "--accept-change",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="go on with another value of a setting than the run began with, such as optimizer.lr; written to its log",
+    )
     parser.add_argument("--dry-run", action="store_true", help="check everything and print the plan, train nothing")
     planning = parser.add_argument_group("with --dry-run")
     planning.add_argument("--gpus", type=int, metavar="N", help="plan for so many; default: the processes there are")
@@ -59,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, or plan to."""
-    from aion_core.engine import choose_device, open_world
+    from aion_core.engine import choose_device, open_world, without_denormals
     from aion_core.train import Progress, TrainConfig, Trainer
     from aion_core.train.memory import telling_what_is_too_little
     from aion_core.train.page import draw_curves
@@ -69,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
         return _plan(args, config)
     with (
         telling_what_is_too_little(),
+        without_denormals(),
         open_world(choose_device(config.run.device)) as world,
         progress(args.quiet or not world.lead) as bar,
     ):
@@ -81,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
         def tell(sentence: str) -> None:
             print(f"aion: {sentence}", file=sys.stderr)
 
-        trainer = Trainer(config, show, tell, world)
+        trainer = Trainer(config, show, tell, world, args.accept_change)
         bar.update(task, completed=trainer.step)
         outcome = trainer.run()
         if not world.lead:
@@ -119,7 +127,7 @@ def _plan(args: argparse.Namespace, config: TrainConfig) -> int:
     if gpus < 1 or not 0 < args.mfu <= 1:
         raise AionError(f"--gpus {gpus} --mfu {args.mfu:g}: expected one GPU or more, and an MFU above 0 and up to 1.")
     gpu = here if args.device is None and here is not None else find_gpu(args.device or "h100")
-    found = plan(config, Machine(gpus, gpu, args.mfu))
+    found = plan(config, Machine(gpus, gpu, args.mfu), args.accept_change)
     if is_lead():
         print_json(found) if args.json else print_plan(found)
     return 0

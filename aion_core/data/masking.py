@@ -9,8 +9,8 @@ uniformly. Where that leaves room, it is read as follows.
 - The first one of the input keeps 0 … n tokens, all numbers equally likely, cut to the budget. Where all the tokens
   would fit the budget, the budget is drawn from 0 … total − 1 instead, so that something is left to predict.
 - "Without constraint" is 1 … n, all equally likely, cut to the budget: every sample has targets.
-- The others take ``Beta(a, 1)`` of what they have left, in random order while the budget lasts, rounded up or down
-  at random so that the mean is kept: a scalar is taken in a share a / (a + 1) of the draws.
+- The others take ``Beta(a, b)`` of what they have left, in random order while the budget lasts, rounded up or down
+  at random so that the mean is kept: a scalar is taken in a share a / (a + b) of the draws.
 - Sequences count in whole items (`aion_core.data.sequences`); what they cannot use goes to single tokens.
 
 First the *numbers* of tokens by modality are drawn, for the whole batch at once; then each modality's tokens are those
@@ -20,13 +20,13 @@ depends on the batch: all draws are keyed by the sample.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from aion_core.contract import AionError, TokenSpace
 from aion_core.contract.modality import Frozen
@@ -45,7 +45,9 @@ class MaskingConfig(Frozen):
 
     input_budget: int = Field(default=256, ge=1)
     target_budget: int = Field(default=128, ge=1)
-    target_beta: float = Field(default=0.1, gt=0, description="a of Beta(a, 1), the share of a modality in the targets")
+    target_beta: tuple[PositiveFloat, PositiveFloat] = Field(
+        default=(0.1, 1.0), description="a and b of Beta(a, b), of which a modality takes its share of the targets"
+    )
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ class Masking:
 
     def __init__(self, space: TokenSpace, config: MaskingConfig) -> None:
         self.config = config
+        self._share = beta_quantile(*config.target_beta)
         self.width = np.array([spec.item_tokens for spec in space.specs()], np.int64)
         self.causal = np.array([spec.order == "causal" for spec in space.specs()], bool)
         for spec in space.specs():
@@ -188,7 +191,7 @@ class Masking:
         """Return Beta-distributed shares of what is left, in random order of the modalities while the budget lasts."""
         slots = np.arange(left.shape[1])
         u = uniform(key(keys[:, None, None], 9, slots[:, None], np.arange(3)))
-        share = np.power(u[..., 0], 1 / self.config.target_beta) * left
+        share = self._share(u[..., 0]) * left
         wanted: Int = np.minimum(np.floor(share + u[..., 1]).astype(np.int64), left)
         order = np.argsort(u[..., 2], axis=1)
         wanted = np.take_along_axis(wanted, order, axis=1)
@@ -235,6 +238,27 @@ class Masking:
             if shift and previous is not None:
                 previous[chosen[index]] = table[where, place]
         return Places(sample, slot, column, reference, position, previous if shift else None)
+
+
+def beta_quantile(a: float, b: float, steps: int = 4096) -> Callable[[Float], Float]:
+    """Return the inverse of the distribution function of Beta(a, b), vectorised: of uniform numbers it makes such.
+
+    For x = (1 − (1 − w)^(1/b))^(1/a), w is uniform if a or b is 1 (Kumaraswamy 1980). Else its density is proportional
+    to ((1 − x) / (1 − xᵃ))^(b − 1), which lies between 1 and a^(1 − b): that is integrated numerically.
+    """
+    if b == 1:
+        return lambda u: np.power(u, 1 / a)
+
+    def share(w: Float) -> Float:
+        return np.asarray((1 - (1 - w) ** (1 / b)) ** (1 / a))
+
+    grid = np.linspace(0, 1, steps + 1)
+    x = share(grid[:-1])
+    logarithm = (b - 1) * np.append(np.log1p(-x) - np.log1p(-(x**a)), -np.log(a))
+    density = np.exp(logarithm - logarithm.max())
+    below = np.append(0.0, np.cumsum(density[1:] + density[:-1]))
+    below /= below[-1]
+    return lambda u: share(np.interp(u, below, grid))
 
 
 def draw_counts(available: Int, amount: Int, keys: U64) -> Int:

@@ -7,10 +7,11 @@ Units, zero points, mask polarity, wavelength order and byte order are normalise
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -91,12 +92,26 @@ class Reader(ABC):
     Options
         What a user may set for this reader, in the section of its name of the file given as
         ``aion tokenize --readers FILE.toml``; every option has a default.
+    wanted
+        Modalities that somebody will look at; None: all. What costs much to make may be left out of `data` where it
+        is not among them (`wants`); the objects are the same.
     """
 
     Options: ClassVar[type[Frozen]] = NoOptions
+    wanted: Collection[str] | None = None
 
     def __init__(self, options: Frozen | None = None) -> None:
         self.options: Any = self.Options() if options is None else options
+
+    def wanting(self, keys: Collection[str] | None) -> Self:
+        """Return the same reader for some modalities only."""
+        other = copy(self)
+        other.wanted = keys
+        return other
+
+    def wants(self, key: str) -> bool:
+        """Whether somebody will look at a modality."""
+        return self.wanted is None or key in self.wanted
 
     def group(self, path: Path) -> tuple[Path, ...]:
         """Return the files that are read together with this one, itself included (bands, catalogues beside).

@@ -108,7 +108,7 @@ class SurveyFiles:
         path, reader = self.files[index]
         lost = SkipReport()
         try:
-            for batch in reader.read(path, batch_size):
+            for batch in reader.wanting(self.keys).read(path, batch_size):
                 lost += batch.skipped
                 yield batch
         except (InputError, OSError) as error:

@@ -2,7 +2,7 @@
 
 from aion_core.engine.average import WeightAverage
 from aion_core.engine.checkpoint import Checkpoint, Checkpoints
-from aion_core.engine.device import autocast, choose_device, peak_memory
+from aion_core.engine.device import autocast, choose_device, peak_memory, without_denormals
 from aion_core.engine.distributed import World, open_world
 from aion_core.engine.metrics import MetricsLog
 from aion_core.engine.optimizer import build_optimizer, learning_rate, set_learning_rate
@@ -31,4 +31,5 @@ __all__ = [
     "open_world",
     "peak_memory",
     "set_learning_rate",
+    "without_denormals",
 ]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -29,6 +29,21 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     return device
+
+
+@contextmanager
+def without_denormals() -> Iterator[None]:
+    """Let a CPU take numbers below 1.2e-38 for 0: it is some hundred times slower with them.
+
+    Activations that fade (GELU of −13) and their gradients are full of them: the training of an image tokenizer is
+    more than twice as fast without. To be entered before the first tensor is computed with, since threads of torch
+    take the setting over when they begin.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def multiplies_bf16(device: torch.device) -> bool:

@@ -152,6 +152,16 @@ class ReaderContract:
             listed = [[s for b in self.build().read(path, size) for s in b.skipped] for size in (1, 7, 1000)]
             assert listed[0] == listed[1] == listed[2]
 
+    def test_a_modality_is_the_same_whatever_else_is_wanted(self, given: Sequence[Path]) -> None:
+        for path in given[:1]:
+            whole = self.objects(path, 100)
+            for key in {place[0] for one in whole.values() for place in one if isinstance(place, tuple)}:
+                found = dict(one for batch in self.build().wanting([key]).read(path, 100) for one in _split(batch))
+                assert list(found) == list(whole)
+                for name, one in found.items():
+                    of_key, known = ({k: v for k, v in o.items() if k[0] == key} for o in (one, whole[name]))
+                    same(of_key, known, f"{path.name}: {name}, {key} alone")
+
     def test_a_compressed_file_reads_as_the_file_itself(self, given: Sequence[Path], tmp_path: Path) -> None:
         from fnmatch import fnmatchcase
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def run(args: argparse.Namespace) -> None:
     """Train, print what came of it, and say how to go on if it was stopped."""
     from aion_core.cli.tokenizer import networks, sweep
-    from aion_core.engine import choose_device, open_world
+    from aion_core.engine import choose_device, open_world, without_denormals
     from aion_core.plugins import load_registry
 
     registry = load_registry()
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
     recipes = networks.recipes(args)
     _check_out(args)
     device = choose_device(recipes[0].run.device if recipes else "cpu")
-    with open_world(device) as world, progress(quiet=args.json or not world.lead) as bar:
+    with without_denormals(), open_world(device) as world, progress(quiet=args.json or not world.lead) as bar:
         if args.sweep is not None:
             found = sweep.run(args, registry, keys, recipes, world, bar)
         else:

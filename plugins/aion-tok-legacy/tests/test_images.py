@@ -106,6 +106,14 @@ def legacy(sample_dir: Path) -> Path:
 # --- real files
 
 
+def test_who_wants_images_only_gets_the_same_without_segmentation_maps(legacy: Path) -> None:
+    path = legacy / "pysersic/cutout_59.1067_-30.4848.fits"
+    (all_of_it,), (batch,) = read(path), ImageReader().wanting(["legacy_image"]).read(path, 8)
+    assert set(all_of_it.data) == {"legacy_image", "legacy_segmap"}
+    assert set(batch.data) == {"legacy_image"}
+    assert torch.equal(image_of(batch).flux, image_of(all_of_it).flux)
+
+
 def test_a_cutout_gives_the_pixels_around_its_centre_in_every_band(legacy: Path) -> None:
     path = legacy / "pysersic/cutout_59.1067_-30.4848.fits"
     (batch,) = read(path)

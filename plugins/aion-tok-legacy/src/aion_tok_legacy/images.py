@@ -88,7 +88,7 @@ class ImageReader(Reader):
         with ExitStack() as stack:
             coadd = open_coadd(brick_files(path), stack)
             if catalogue is None:
-                yield _centre(coadd, self.options.size)
+                yield self._centre(coadd)
                 return
             if not catalogue.is_file():
                 raise InputError(f"{path}: the table of positions, {catalogue}, is not there.")
@@ -115,8 +115,36 @@ class ImageReader(Reader):
                 batch = observed(some.columns, path, some.number, around)
             else:
                 batch = named(some, path, label)
-            data = {**batch.data, **_measured(coadd, some, self.options.size)}
+            data = {**batch.data, **self._measured(coadd, some)}
             yield replace(batch, data=data, skipped=skipped if first == 0 else ())
+
+    def _centre(self, coadd: Coadd) -> ObservationBatch:
+        """Return the object at the centre of a cut-out."""
+        match = BRICK_FILE.fullmatch(coadd.path.name)
+        name = (match["head"] + match["tail"] if match else coadd.path.name).partition(".fits")[0]
+        place, batch = centre_of(coadd.path, name, coadd.wcs, coadd.shape)
+        data = self._measured(coadd, place)
+        if not len(data["legacy_image"][1]):
+            none = np.zeros(0)
+            return ObservationBatch(np.zeros(0, "U1"), none, none, {}, (Skipped(name, "every pixel is masked"),))
+        return replace(batch, data=data)
+
+    def _measured(self, coadd: Coadd, places: Places) -> dict[str, tuple[Observation, npt.NDArray[np.int64]]]:
+        """Return stamps about pixels, and segmentation maps, of the objects that have any good pixel."""
+        size = self.options.size
+        planes = {f"{kind} {b}": p for kind in ("flux", "ivar") for b, p in getattr(coadd, kind).items()}
+        if coadd.maskbits is not None:
+            planes["maskbits"] = coadd.maskbits
+        stamps = cut_stamps(planes, places.row, places.column, size)
+        image = _image(coadd, stamps)
+        assert image.mask is not None
+        rows = np.flatnonzero((~image.mask).flatten(1).any(1).numpy())
+        data: dict[str, tuple[Observation, npt.NDArray[np.int64]]] = {"legacy_image": (image[rows], rows)}
+        if self.wants("legacy_segmap"):
+            maps = [_segmentation(image[[row]]) for row in rows]
+            field = ScalarField(np.stack(maps) if maps else np.zeros((0, size, size), np.float32))
+            data["legacy_segmap"] = field, rows
+        return data
 
 
 def _useless(headers: list[Header]) -> str | None:
@@ -141,33 +169,11 @@ def _has_pixels(header: Header) -> bool:
     return bool(header.get("ZNAXIS") or (header.get("NAXIS") and "TFIELDS" not in header))
 
 
-def _centre(coadd: Coadd, size: int) -> ObservationBatch:
-    """Return the object at the centre of a cut-out."""
-    match = BRICK_FILE.fullmatch(coadd.path.name)
-    name = (match["head"] + match["tail"] if match else coadd.path.name).partition(".fits")[0]
-    place, batch = centre_of(coadd.path, name, coadd.wcs, coadd.shape)
-    data = _measured(coadd, place, size)
-    if not len(data["legacy_image"][1]):
-        none = np.zeros(0)
-        return ObservationBatch(np.zeros(0, "U1"), none, none, {}, (Skipped(name, "every pixel is masked"),))
-    return replace(batch, data=data)
-
-
-def _measured(coadd: Coadd, places: Places, size: int) -> dict[str, tuple[Observation, npt.NDArray[np.int64]]]:
-    """Return stamps about pixels of a coadd and their segmentation maps, of the objects that have any good pixel."""
-    planes = {f"{kind} {b}": p for kind in ("flux", "ivar") for b, p in getattr(coadd, kind).items()}
-    if coadd.maskbits is not None:
-        planes["maskbits"] = coadd.maskbits
-    stamps = cut_stamps(planes, places.row, places.column, size)
-    image = _image(coadd, stamps)
+def _segmentation(image: Image) -> npt.NDArray[np.float32]:
+    """Return the segmentation map of one stamp."""
     assert image.mask is not None
-    rows = np.flatnonzero((~image.mask).flatten(1).any(1).numpy())
-    image = image[rows]
-    flux, bad = image.flux.numpy(), image.mask.numpy()  # type: ignore[union-attr]
-    ivar = None if image.ivar is None else image.ivar.numpy()
-    maps = [segmentation(flux[i], None if ivar is None else ivar[i], bad[i]) for i in range(len(rows))]
-    field = ScalarField(np.stack(maps) if maps else np.zeros((0, size, size), np.float32))
-    return {"legacy_image": (image, rows), "legacy_segmap": (field, rows)}
+    ivar = None if image.ivar is None else image.ivar[0].numpy()
+    return segmentation(image.flux[0].numpy(), ivar, image.mask[0].numpy())
 
 
 def _image(coadd: Coadd, stamps: Stamps) -> Image:

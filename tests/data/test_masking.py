@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from aion_core.contract import SEQUENCE_IDS, AionError, TokenSpace
 from aion_core.data.keyed import key
-from aion_core.data.masking import NO_REFERENCE, Masking, MaskingConfig, Places, Selection, draw_counts
+from aion_core.data.masking import (
+    NO_REFERENCE,
+    Masking,
+    MaskingConfig,
+    Places,
+    Selection,
+    beta_quantile,
+    draw_counts,
+)
 
 #: Token counts of single-survey samples, masked modalities and then the items of a sequence of five tokens each.
 SAMPLES = {
@@ -134,7 +142,7 @@ lengths_of_five = st.tuples(
     lengths=st.lists(lengths_of_five, min_size=1, max_size=8),
     input_budget=st.integers(1, 60),
     target_budget=st.integers(4, 40),
-    beta=st.floats(0.05, 2),
+    beta=st.tuples(st.floats(0.05, 2), st.floats(0.5, 3)),
     seed=st.integers(0, 2**32),
 )
 def test_every_sample_keeps_the_rules(five, lengths, input_budget, target_budget, beta, seed) -> None:
@@ -167,7 +175,7 @@ def test_another_key_is_another_mask(five) -> None:
 def test_every_modality_of_a_sample_is_a_target_in_at_least_a_tenth_of_draws(name, sample_space) -> None:
     space, lengths = sample_space(*SAMPLES[name])
     masking, often = Masking(space, MaskingConfig()), np.zeros(len(space))
-    draws, batch = 20_000, 1000
+    draws, batch = 4000, 1000
     for start in range(0, draws, batch):
         selection = masking.select(np.tile(lengths, (batch, 1)), key(0, np.arange(start, start + batch)))
         pairs = np.unique(selection.targets.sample * len(space) + selection.targets.slot)
@@ -236,7 +244,7 @@ def test_draw_counts_is_hypergeometric() -> None:
 
 def test_shares_of_the_other_modalities_are_skewed_to_zero(sample_space) -> None:
     space, _ = sample_space([100, 100, 100], 0)
-    masking = Masking(space, MaskingConfig(target_beta=0.1))
+    masking = Masking(space, MaskingConfig(target_beta=(0.1, 1.0)))
     left, n = np.full((20_000, 3), 100), 20_000
     shares = masking._beta_counts(left, np.full(n, 1000), key(5, np.arange(n)))
     assert shares.mean() == pytest.approx(100 * 0.1 / 1.1, abs=0.4)
@@ -246,9 +254,38 @@ def test_shares_of_the_other_modalities_are_skewed_to_zero(sample_space) -> None
     assert tight.mean(axis=0) == pytest.approx(np.full(3, tight.mean()), rel=0.05)
 
 
+#: Distribution functions that can be written down.
+BETAS = {
+    (0.1, 1.0): lambda x: x**0.1,
+    (1.0, 3.0): lambda x: 1 - (1 - x) ** 3,
+    (2.0, 2.0): lambda x: 3 * x**2 - 2 * x**3,
+    (0.5, 0.5): lambda x: 2 / np.pi * np.arcsin(np.sqrt(x)),
+    (0.5, 2.0): lambda x: 1.5 * np.sqrt(x) - 0.5 * x**1.5,
+    (3.0, 0.5): lambda x: 1 - np.sqrt(1 - x) * (3 * x**2 + 4 * x + 8) / 8,
+}
+
+
+@pytest.mark.parametrize(("parameters", "below"), BETAS.items(), ids=map(str, BETAS))
+def test_shares_follow_the_beta_distribution_that_is_asked_for(parameters, below) -> None:
+    u = np.linspace(0, 1, 1001)
+    assert below(beta_quantile(*parameters)(u)) == pytest.approx(u, abs=1e-5)
+
+
+def test_both_parameters_of_the_beta_distribution_count(sample_space) -> None:
+    space, _ = sample_space([1000, 1000], 0)
+    left, keys = np.full((20_000, 2), 1000), key(5, np.arange(20_000))
+    for a, b in ((0.1, 1.0), (0.1, 4.0), (2.0, 1.0)):
+        found = Masking(space, MaskingConfig(target_beta=(a, b)))._beta_counts(left, np.full(20_000, 5000), keys)
+        assert found.mean() == pytest.approx(1000 * a / (a + b), abs=8)
+    with pytest.raises(ValueError, match="greater than 0"):
+        MaskingConfig(target_beta=(0.1, 0.0))
+
+
 def test_sequences_take_part_in_filling_both_budgets(sample_space) -> None:
     space, lengths = sample_space([10] * 7, 40)
-    selection = select_many(space, lengths, MaskingConfig(input_budget=60, target_budget=60, target_beta=1e-3), 5000)
+    selection = select_many(
+        space, lengths, MaskingConfig(input_budget=60, target_budget=60, target_beta=(1e-3, 1.0)), 5000
+    )
     for places in (selection.inputs, selection.targets):
         assert (counts(places, 8, 5000)[:, 7] > 0).mean() > 0.9
 

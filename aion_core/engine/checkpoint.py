@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
@@ -101,14 +102,18 @@ class Checkpoints:
         return self.folder / f"{PREFIX}{step:08d}"
 
     def remove_torn(self) -> None:
-        """Remove what was left behind by processes that were killed while saving."""
-        for torn in self.folder.glob(f".{PREFIX}*.tmp"):
+        """Remove what was left behind by processes that were killed while saving, or while removing."""
+        for torn in self.folder.glob(".*.tmp"):
             rmtree(torn, ignore_errors=True)
 
     def prune(self, keep: int) -> None:
-        """Remove all but the last `keep`."""
+        """Remove all but the last `keep`, hidden first, so that none is ever seen in part.
+
+        What cannot be removed now, because somebody reads it over a network file system, goes with a later save.
+        """
         for old in self.all()[:-keep]:
-            rmtree(old.folder)
+            with suppress(OSError):
+                rmtree(old.folder.rename(old.folder.with_name(f".old-{old.folder.name}.tmp")))
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:

@@ -20,6 +20,9 @@ from torch import Tensor, nn
 
 from aion_core.contract import AionError
 
+#: What gloo and nccl say of a process that is no longer there.
+PEER_LOST = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited")
+
 
 @dataclass(frozen=True)
 class World:
@@ -125,6 +128,13 @@ def open_world(device: torch.device) -> Iterator[World]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield World(dist.get_rank(), dist.get_world_size(), device)
+    except RuntimeError as error:
+        if not any(words in str(error) for words in PEER_LOST):
+            raise
+        raise AionError(
+            "Another process of this run has ended, without which this one cannot go on; what that one said tells why. "
+            "What was saved is untouched."
+        ) from None
     finally:
         dist.destroy_process_group()
 

@@ -29,7 +29,7 @@ class MetricsLog:
 
     def resume_at(self, step: int) -> None:
         """Drop the lines of steps that a resumed run will do again (those after `step`), and any torn last line."""
-        if self.path.exists() and not self.silent:
+        if not self.silent and self.path.exists():
             kept = [line for line in self.read() if line["step"] <= step]
             with replacing(self.path) as temporary:
                 temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
@@ -41,7 +41,10 @@ class MetricsLog:
         with suppress(OSError), self.path.open("a") as file:
             file.write(json.dumps(_finite({"kind": kind, "step": step, **values}), allow_nan=False) + "\n")
         if self._wanted:
-            self._show(kind, step, values)
+            try:
+                self._show(kind, step, values)
+            except OSError:  # its writer does not recover from a full disk: the next numbers get a new one
+                self._board = None
 
     def _show(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         if self._board is None:
@@ -55,6 +58,8 @@ class MetricsLog:
 
     def read(self) -> Iterator[dict[str, Any]]:
         """Yield the whole lines; those torn by a crash or damaged since are left out, for they must not stop a run."""
+        if not self.path.exists():
+            return
         with self.path.open(errors="replace") as file:
             for line in file:
                 try:

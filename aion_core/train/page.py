@@ -22,7 +22,7 @@ def draw_curves(metrics: MetricsLog, path: Path) -> bool:
     For each modality the training loss (grey), the held-out loss (blue) and the unconditional entropy (dashed), in
     nats per token; below, if pairs were evaluated, what each modality (row) gains from each other one (column).
     """
-    lines = list(metrics.read()) if metrics.path.exists() else []
+    lines = list(metrics.read())
     train = [line for line in lines if line["kind"] == "train"]
     if not train or find_spec("matplotlib") is None:
         return False

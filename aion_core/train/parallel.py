@@ -158,11 +158,15 @@ def materialise(model: nn.Module, device: torch.device, seed: int) -> None:
 # -- a step ----------------------------------------------------------------------------------------------------------
 
 
-def communicate_gradients(model: nn.Module, last: bool) -> None:
-    """Let the next backward pass communicate if it is the `last` of a step; those before add up on each rank."""
+def communicate_gradients(model: nn.Module, sharding: str, last: bool) -> None:
+    """Let the next backward pass communicate if it is the `last` of a step; those before add up on each rank.
+
+    With ``sharding = "zero2"``, weights that are gathered stay until then, too.
+    """
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(last)
         model.set_is_last_backward(last)
+        model.set_reshard_after_backward(last or sharding == "full")
 
 
 def reshard(model: nn.Module) -> None:

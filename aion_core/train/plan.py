@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, log2
 from typing import Any
@@ -38,7 +38,7 @@ class Machine:
     mfu: float
 
 
-def plan(config: TrainConfig, machine: Machine) -> dict[str, Any]:
+def plan(config: TrainConfig, machine: Machine, changes: Collection[str] = ()) -> dict[str, Any]:
     """Return the plan of a run as JSON-serialisable facts; memory in bytes, time in seconds.
 
     Of the stores it reads metadata, positions, and a few samples; nothing is written, no model is built.
@@ -51,7 +51,7 @@ def plan(config: TrainConfig, machine: Machine) -> dict[str, Any]:
     world = World(0, machine.gpus, torch.device("cpu"))
     check_replicas(config.parallel, world)
     data = TrainingData(config.data, config.masking, config.run.seed, world)
-    begun = _check(config, data.space)
+    begun = _check(config, data, changes)
     inputs, targets = _drawn(data)
     memory = memory_per_gpu(config, data.space, machine.gpus, targets)
     if memory["total"] > machine.gpu.memory:
@@ -78,8 +78,9 @@ def plan(config: TrainConfig, machine: Machine) -> dict[str, Any]:
     }
 
 
-def _check(config: TrainConfig, space: TokenSpace) -> int:
+def _check(config: TrainConfig, data: TrainingData, changes: Collection[str]) -> int:
     """Refuse what the run would refuse; return the step at which it would continue."""
+    space = data.space
     for pair in config.evaluate.conditional:
         space.select((pair.target, *pair.given))
     for key in config.loss.weights:
@@ -87,7 +88,7 @@ def _check(config: TrainConfig, space: TokenSpace) -> int:
     latest = Checkpoints(config.run.folder / "checkpoints").latest()
     if latest is None:
         return 0
-    check_resumable(latest, space, config.model_dump(mode="json"))
+    check_resumable(latest, space, config.model_dump(mode="json"), data.accept, changes)
     return latest.step
 
 

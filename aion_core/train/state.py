@@ -12,7 +12,7 @@ A run goes on from it with any number of processes, and `load_model_from_checkpo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,10 @@ from aion_core.model.files import read_space, save_description
 
 MODEL, OPTIMIZER = "model", "optimizer"
 #: Settings that may differ between the two halves of a resumed run: they do not touch the parameters. Of `batch_size`
-#: and `accumulate` it is the product that counts.
+#: and `accumulate` it is the product that counts; what `modalities` leads to is compared with what the model has.
 FREE_TO_CHANGE = (
-    "evaluate", "checkpoint", "parallel", "run.folder", "run.log_every", "run.tensorboard",
-    "data.accept_fingerprints", "data.batch_size", "data.accumulate",
+    "evaluate", "checkpoint", "parallel", "run.folder", "run.device", "run.log_every", "run.tensorboard",
+    "data.accept_fingerprints", "data.batch_size", "data.accumulate", "data.modalities", "optimizer.max_skipped",
 )  # fmt: skip
 
 
@@ -110,26 +110,45 @@ def load_model_from_checkpoint(folder: Path) -> AionModel:
     return AionModel.from_pretrained(latest.folder if latest else folder)
 
 
-def check_resumable(checkpoint: Checkpoint, space: TokenSpace, config: Mapping[str, Any]) -> None:
-    """Refuse to continue a run with other modalities, tokenizers or settings than it began with."""
-    accept = config["data"]["accept_fingerprints"]
+def check_resumable(
+    checkpoint: Checkpoint,
+    space: TokenSpace,
+    config: Mapping[str, Any],
+    accept: Collection[str],
+    changes: Collection[str] = (),
+) -> list[str]:
+    """Refuse to continue a run with other modalities, tokenizers or settings than it began with.
+
+    Parameters
+    ----------
+    accept
+        Keys whose other fingerprint is intended.
+    changes
+        Names of settings, or of their sections, whose change is intended; what differs of them is returned.
+    """
     begun = read_space(checkpoint.folder)
     begun.check_readable(space, accept)
     if begun.keys != space.keys:
-        changed = sorted(set(begun.keys) ^ set(space.keys)) or list(space.keys)
+        lacking, surplus = (", ".join(k for k in a.keys if k not in b) for a, b in ((begun, space), (space, begun)))
+        found = [f"these stores lack {lacking}"] if lacking else []
+        found += [f"the model lacks {surplus}"] if surplus else []
         raise AionError(
-            f"{checkpoint.folder} was trained on other modalities than these stores have ({', '.join(changed)}). "
-            "Name those to train on in data.modalities, or start a new run with --set run.folder=…"
+            f"{checkpoint.folder} was trained on other modalities: {' and '.join(found) or 'their order differs'}. "
+            "Name those of the model in data.modalities, as `aion checkpoint inspect` lists them, or start a new run "
+            "with --set run.folder=…"
         )
     before: Mapping[str, Any] = checkpoint.state()["config"]
-    differing = differences(before, config, FREE_TO_CHANGE)
+    changed = differences(before, config, FREE_TO_CHANGE)
+    differing = differences(before, config, (*FREE_TO_CHANGE, *changes))
     if (was := samples_per_step(before)) != (now := samples_per_step(config)):
         differing.append(f"data.batch_size × data.accumulate: {was} → {now}")
     if differing:
         raise AionError(
             f"{config['run']['folder']} holds a run with other settings ({'; '.join(differing)}). Continue it with its "
-            "own settings, or start a new one with --set run.folder=…"
+            "own settings, say with --accept-change NAME that a change is intended, or start a new run with --set "
+            "run.folder=…"
         )
+    return changed
 
 
 def samples_per_step(config: Mapping[str, Any]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -77,6 +77,8 @@ class Trainer:
         Called on the lead with a sentence on what went wrong without ending the run.
     world
         The processes that share the work; by default this one works alone.
+    changes
+        Names of settings in which the run may differ from its checkpoint (``optimizer.lr``, say).
 
     Examples
     --------
@@ -89,6 +91,7 @@ class Trainer:
         on_step: Callable[[Progress], None] = lambda progress: None,
         on_problem: Callable[[str], None] = lambda sentence: None,
         world: World | None = None,
+        changes: Collection[str] = (),
     ) -> None:
         self.config, self.on_step, self.on_problem = config, on_step, on_problem
         self.folder = config.run.folder
@@ -99,9 +102,9 @@ class Trainer:
         self.metrics = MetricsLog(self.folder / "metrics.jsonl", not self.world.lead, config.run.tensorboard)
         for pair in config.evaluate.conditional:
             self.data.space.select((pair.target, *pair.given))
-        latest = self.checkpoints.latest()
+        latest, self.changed = self.checkpoints.latest(), []
         if latest:
-            check_resumable(latest, self.data.space, self._config_json())
+            self.changed = check_resumable(latest, self.data.space, self._config_json(), self.data.accept, changes)
         self.model = build_model(config, self.data.space, self.world)
         self.local = local_parameters(self.model)
         self.optimizer = build_optimizer(self.local, config.optimizer, _decays, _is_embedding)
@@ -158,7 +161,7 @@ class Trainer:
         counts = self.world.add([sum(column) for column in zip(*(batch.target_counts for batch in micro), strict=True)])
         parts: list[Tensor] = []
         for batch in micro:
-            communicate_gradients(self.model, last=len(parts) == len(micro) - 1)
+            communicate_gradients(self.model, self.config.parallel.sharding, last=len(parts) == len(micro) - 1)
             with self.autocast():
                 sums = self.model(batch.to(self.device))
             modality_loss(sums, counts, self.weights, self.config.loss.by).backward()
@@ -253,8 +256,10 @@ class Trainer:
         return tuple(found)
 
     def _logged_evaluation(self) -> tuple[HeldOut, ...] | None:
+        """Return what the log says of the present step; all processes go by what the lead reads."""
         lines = [line for line in self.metrics.read() if line["kind"] == "evaluation" and line["step"] == self.step]
-        return tuple(HeldOut.fromdict(found) for found in lines[-1]["held_out"]) if lines else None
+        found = self.world.gather(lines[-1]["held_out"] if lines and self.world.lead else None)[0]
+        return None if found is None else tuple(map(HeldOut.fromdict, found))
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the precision of forward passes."""
@@ -296,6 +301,8 @@ class Trainer:
             write_json(self.folder / "train.json", self._config_json())
             write_json(self.folder / "manifest.json", self.data.space.manifest())
             self.metrics.resume_at(self.step)
+            if self.changed:
+                self.metrics.write("changed", self.step, {"settings": self.changed})
             if not self.step:
                 self.metrics.write("data", 0, {"entropy_by_modality": self.data.entropies})
         self.world.barrier()

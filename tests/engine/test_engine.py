@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 from pathlib import Path
 
@@ -188,6 +189,25 @@ class TestMetrics:
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
     def test_a_full_disk_costs_lines_and_not_the_run(self) -> None:
         MetricsLog(Path("/dev/full")).write("train", 1, {"loss": 1.0})
+
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+    def test_a_full_disk_costs_what_tensorboard_shows_and_not_the_run(self, tmp_path) -> None:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        log = MetricsLog(tmp_path / "metrics.jsonl", tensorboard=True)
+        log.write("train", 1, {"loss": 1.0})
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
+        try:
+            for step in range(2, 7):
+                log.write("train", step, {f"much_{i}": 1.0 for i in range(400)})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        log.write("train", 7, {"loss": 2.0})
+        board = EventAccumulator(str(tmp_path / "tensorboard"))
+        board.Reload()
+        assert [e.step for e in board.Scalars("train/loss")] == [1, 7]
+        assert log.path.stat().st_size > 0
 
     def test_what_is_not_finite_is_null(self, tmp_path) -> None:
         log = MetricsLog(tmp_path / "metrics.jsonl")

@@ -10,6 +10,7 @@ import torch
 
 from aion_core.engine import Checkpoints, World
 from aion_core.engine.saving import Saver
+from aion_core.engine.sharded import SavedTensors
 
 
 @pytest.fixture
@@ -52,6 +53,39 @@ def test_only_the_last_few_stay(saver) -> None:
         assert saver.start(step, {"model": {"a": torch.ones(1)}}, nothing) is None
     assert saver.finish() is None
     assert names(saver) == ["step-00000002", "step-00000003"]
+
+
+def test_an_old_checkpoint_is_hidden_before_it_is_removed_and_costs_nothing_if_it_cannot(saver, monkeypatch) -> None:
+    """Over a network file system, a folder of which somebody reads a file is not empty when it is to go."""
+    removed = []
+
+    def busy(folder: Path, **options: object) -> None:
+        removed.append(folder.name)
+        raise OSError(39, "Directory not empty")
+
+    monkeypatch.setattr("aion_core.engine.checkpoint.rmtree", busy)
+    for step in (1, 2, 3):
+        assert saver.start(step, {"model": {"a": torch.ones(1)}}, nothing) is None
+    assert saver.finish() is None
+    assert saver.saved == 3
+    assert removed == [".old-step-00000001.tmp"]
+    assert names(saver) == [".old-step-00000001.tmp", "step-00000002", "step-00000003"]
+    monkeypatch.undo()
+    saver.start(4, {"model": {"a": torch.ones(1)}}, nothing)
+    assert saver.finish() is None
+    assert names(saver) == ["step-00000003", "step-00000004"]
+
+
+def test_a_reader_that_has_opened_a_checkpoint_reads_it_whole_though_it_is_removed(saver) -> None:
+    whole = torch.arange(1000.0)
+    saver.start(1, {"model": {"a": whole}}, nothing)
+    assert saver.finish() is None
+    with SavedTensors(saver.checkpoints.latest().folder, "model") as reader:
+        for step in (2, 3):
+            saver.start(step, {"model": {"a": torch.zeros(1000)}}, nothing)
+        assert saver.finish() is None
+        assert "step-00000001" not in names(saver)
+        assert torch.equal(reader.read("a"), whole)
 
 
 def test_a_save_that_fails_is_told_and_leaves_the_one_before(saver) -> None:

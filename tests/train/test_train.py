@@ -55,8 +55,8 @@ def test_it_learns_what_can_be_known_and_nothing_else(make_store, make_config, c
 
 def test_a_killed_run_ends_with_the_same_parameters_as_one_that_was_not(make_store, make_config, tmp_path) -> None:
     make_store()
-    assert start(make_config("whole", 400)).wait() == 0
-    config = make_config("killed", 400)
+    assert start(make_config("whole", 100)).wait() == 0
+    config = make_config("killed", 100)
     process = start(config)
     wait_for_checkpoint(process, tmp_path / "killed")
     process.kill()
@@ -68,14 +68,14 @@ def test_a_killed_run_ends_with_the_same_parameters_as_one_that_was_not(make_sto
     assert parameters(tmp_path / "killed") == parameters(tmp_path / "whole")
     steps = [json.loads(line)["step"] for line in (tmp_path / "killed/metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(steps)
-    assert set(steps) == set(range(401))
+    assert set(steps) == set(range(101))
 
 
 def test_a_run_asked_to_stop_saves_and_continues_bitwise(make_store, make_config, tmp_path) -> None:
     make_store()
     twice = ("--set", "data.accumulate=2", "--set", "data.batch_size=16")
-    assert start(make_config("whole", 300), "--set", "checkpoint.every=300", *twice).wait() == 0
-    config = make_config("stopped", 300)
+    assert start(make_config("whole", 100), "--set", "checkpoint.every=100", *twice).wait() == 0
+    config = make_config("stopped", 100)
     process = start(config, *twice)
     wait_for_checkpoint(process, tmp_path / "stopped")
     process.send_signal(signal.SIGTERM)
@@ -193,7 +193,61 @@ def test_other_settings_are_refused_on_resume(make_store, make_config, capsys) -
     capsys.readouterr()
     assert main(["train", str(config), "--set", "optimizer.lr=0.5"]) == 2
     assert "optimizer.lr: 0.01 → 0.5" in capsys.readouterr().err
-    assert main(["train", str(config), "--set", "evaluate.samples=50", "--json"]) == 0
+    assert main(["train", str(config), "--set", "evaluate.samples=50", "--set", "run.device='cpu'", "--json"]) == 0
+
+
+def test_another_setting_is_taken_where_the_change_is_said_to_be_intended(make_store, make_config, tmp_path) -> None:
+    make_store()
+    assert main(["train", str(make_config()), "--json"]) == 0
+    words = ["train", str(make_config()), "--set", "optimizer.lr=0.005", "--set", "optimizer.steps=25", "--json"]
+    assert main([*words, "--accept-change", "optimizer.lr"]) == 2
+    assert main([*words, "--accept-change", "optimizer", "--dry-run"]) == 0
+    assert main([*words, "--accept-change", "optimizer.lr", "--accept-change", "optimizer.steps"]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    (changed,) = (line for line in lines if line["kind"] == "changed")
+    assert (changed["step"], changed["settings"]) == (20, ["optimizer.lr: 0.01 → 0.005", "optimizer.steps: 20 → 25"])
+    assert [line["lr"] < 0.005 for line in lines if line["kind"] == "train" and line["step"] > 20] == [True] * 5
+    assert main([*words]) == 0  # the settings are the run's own now
+
+
+class TestStoresOfOtherModalitiesThanTheCheckpoints:
+    @pytest.fixture
+    def run(self, make_store, make_config, tmp_path):
+        """Return a function that trains on a store's modalities, or on some of them."""
+        store = TokenStore(make_store().rename(tmp_path / "whole.arrow"))
+
+        def train(name: str, keys: list[str], *changes: str) -> int:
+            path = tmp_path / f"{name}.arrow"
+            with StoreWriter(path, store.space.select(keys)) as writer:
+                rows, tokens = np.arange(len(store)), store.tokens(np.arange(len(store)), keys)
+                writer.write(store.ids.to_pylist(), store.ra, store.dec, {k: (v, rows) for k, v in tokens.items()})
+            changes = (f"data.train=[{{stores=['{path}']}}]", "evaluate.conditional=[]", *changes)
+            options = ["--accept-change", "data.train", "--json"]
+            return main(["train", str(make_config()), *options, *(w for c in changes for w in ("--set", c))])
+
+        assert train("ac", ["test_a", "test_c"]) == 0
+        return train
+
+    @pytest.mark.parametrize(
+        ("keys", "words"),
+        [
+            (["test_a", "test_c", "test_noise"], "the model lacks test_noise"),
+            (["test_a"], "these stores lack test_c"),
+            (["test_a", "test_noise"], "these stores lack test_c and the model lacks test_noise"),
+            (["test_c", "test_a"], "their order differs"),
+        ],
+    )
+    def test_they_are_refused_with_a_sentence(self, run, capsys, tmp_path, keys, words) -> None:
+        before = (tmp_path / "run/metrics.jsonl").read_bytes()
+        capsys.readouterr()
+        assert run("other", keys) == 2
+        error = capsys.readouterr().err
+        assert f"was trained on other modalities: {words}. Name those of the model in data.modalities" in error
+        assert error.count("\n") == 1
+        assert (tmp_path / "run/metrics.jsonl").read_bytes() == before
+
+    def test_what_the_sentence_advises_helps(self, run) -> None:
+        assert run("more", ["test_c", "test_noise", "test_a"], "data.modalities=['test_a','test_c']") == 0
 
 
 def test_stores_of_different_tokenizers_do_not_mix(make_store, make_config, capsys) -> None:
@@ -245,6 +299,20 @@ def test_a_run_stopped_before_its_first_step_can_be_started_again(
     assert main(["train", str(make_config()), "--json"]) == 0
 
 
+def test_embeddings_and_norms_do_not_decay_and_matrices_do(make_store, make_config) -> None:
+    """AdamW would shrink the embeddings of modalities that a step does not see (DESIGN section 8)."""
+    make_store()
+    trainer = Trainer(TrainConfig.from_toml(make_config()))
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    for p in trainer.local.values():
+        p.grad = torch.zeros_like(p)
+    trainer.optimizer.step()
+    shrunk = {name for name, p in trainer.model.named_parameters() if not torch.equal(p, before[name])}
+    blocks = {name for name, p in before.items() if p.ndim == 2 and "_embeddings." not in name}
+    assert shrunk == blocks
+    assert {name.split(".")[0] for name in blocks} == {"encoder", "decoder", "decoder_proj_context"}
+
+
 def test_a_finished_run_is_not_evaluated_again(make_store, make_config, tmp_path, capsys) -> None:
     make_store()
     config = str(make_config())
@@ -253,6 +321,9 @@ def test_a_finished_run_is_not_evaluated_again(make_store, make_config, tmp_path
     assert main(["train", config, "--json"]) == 0
     assert capsys.readouterr().out == first
     assert (tmp_path / "run/metrics.jsonl").read_text() == metrics
+    (tmp_path / "run/metrics.jsonl").unlink()
+    assert main(["train", config, "--json"]) == 0
+    assert capsys.readouterr().out == first
 
 
 def test_without_held_out_objects_a_run_ends_and_says_so(make_store, make_config, capsys) -> None:

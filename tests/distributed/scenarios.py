@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from aion_core.cli import main
 from aion_core.contract import AionError
@@ -95,14 +97,14 @@ def within(name: str, size: int, work: Callable[[Trainer, int], None], *changes:
 
     def trains() -> int:
         config = TrainConfig.from_toml(FOLDER / "train.toml", [f"run.folder='{FOLDER / name}'", *changes])
-        with open_world(choose_device("cpu")) as world:
-            trainer = Trainer(config, on_problem=lambda sentence: print(sentence), world=world)
-            work(trainer, world.rank)
-            try:
+        try:
+            with open_world(choose_device("cpu")) as world:
+                trainer = Trainer(config, on_problem=lambda sentence: print(sentence), world=world)
+                work(trainer, world.rank)
                 trainer.run()
-            except AionError as error:
-                print(error, file=sys.stderr)
-                return 2
+        except AionError as error:
+            print(error, file=sys.stderr)
+            return 2
         return 0
 
     begun = time.monotonic()
@@ -151,6 +153,21 @@ def fill_disk(trainer: Trainer, rank: int) -> None:
     trainer.on_step = limit
 
 
+def count_and_leave(trainer: Trainer, rank: int) -> None:
+    """Print how often weights are gathered in the second step; let the second rank give up in the fifth."""
+    step = trainer.train_step
+
+    def counted(*args: Any) -> None:
+        if trainer.step == 4 and rank == 1:
+            raise AionError("there is something wrong here")
+        with profile(activities=[ProfilerActivity.CPU]) if trainer.step == 1 else nullcontext() as profiler:
+            step(*args)
+        if profiler is not None and rank == 0:
+            print(sum(event.name.split(" ")[0] == "FSDP::all_gather" for event in profiler.events()))
+
+    trainer.train_step = counted
+
+
 def stop_one(name: str, *changes: str) -> None:
     """Ask one rank of two to stop in the middle of a run."""
     pids = start(name, 2, partial(main, words(name, *changes)))
@@ -194,6 +211,7 @@ def everything() -> None:
     within("poisoned", 2, poison)
     within("spoiled", 2, spoil_all, "optimizer.max_skipped=3")
     within("full_disk", 2, fill_disk, "checkpoint.every=4")
+    within("lost", 2, count_and_leave, "data.batch_size=8", "data.accumulate=2", "checkpoint.every=2")
     long = ("optimizer.steps=24", "checkpoint.every=2", "evaluate.every=1000")
     run("long", 2, *long)
     stop_one("stopped", *long)

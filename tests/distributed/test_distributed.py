@@ -83,6 +83,10 @@ class TestTheSameRunInAnyNumberOfProcesses:
         assert [h["targets"] for h in one] == [h["targets"] for h in more]
         assert np.allclose([h["loss"] for h in one], [h["loss"] for h in more], rtol=1e-4)
 
+    def test_weights_are_gathered_once_a_step_in_however_many_passes(self, made, found) -> None:
+        blocks_and_root = 3 + 1
+        assert found["lost"]["out"][0] == f"{blocks_and_root}\n"
+
     def test_only_the_first_rank_prints(self, made, found) -> None:
         assert json.loads(found["four"]["out"])["finished"]
         assert not any((made / f"four-{rank}.out").read_text() for rank in (1, 2, 3))
@@ -167,6 +171,14 @@ class TestFaults:
         after = losses(made / "poisoned")
         assert np.isnan(after[4].astype(float)).any()
         assert np.isfinite(np.delete(after, 4, axis=0).astype(float)).all()
+
+    def test_a_rank_that_ends_ends_the_others_with_a_sentence_and_costs_no_checkpoint(self, made, found) -> None:
+        assert found["lost"]["codes"] == [2, 2], found["lost"]["err"]
+        lines = [[line for line in text.splitlines() if "Profiler" not in line] for text in found["lost"]["err"]]
+        (left,), (gave_up,) = lines
+        assert gave_up == "there is something wrong here"
+        assert left.startswith("Another process of this run has ended")
+        assert "step-00000002" in checkpoints(made / "lost")
 
     def test_too_many_in_a_row_end_all_ranks_with_a_sentence(self, made, found) -> None:
         assert found["spoiled"]["codes"] == [2, 2]

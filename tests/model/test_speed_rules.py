@@ -15,14 +15,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from aion_core.data.batches import TokenBatch, batch_of_tokens
-from aion_core.engine import OptimizerSettings, build_optimizer
+from aion_core.engine import OptimizerSettings, World, build_optimizer
 from aion_core.engine.device import autocast, computes_bf16, multiplies_bf16
 from aion_core.model import AionConfig, AionModel
 from aion_core.model.layers import Mlp
 from aion_core.train.config import ParallelSettings
 from aion_core.train.evaluation import modality_loss
 from aion_core.train.memory import LiveBytes
-from aion_core.train.parallel import checkpoint_activations, compile_blocks
+from aion_core.train.parallel import checkpoint_activations, clip_gradients, compile_blocks
 
 #: Operations whose result the host has to wait for, because a number or a shape depends on it.
 WAITING = ("_local_scalar_dense", "nonzero", "unique", "masked_select", "is_nonzero", "equal", "_assert_async")
@@ -86,6 +86,19 @@ def test_the_host_never_waits_for_the_device_within_a_step(model, batch, padded:
         step(model, batch, optimizer)
     assert done.counts["_fused_adamw_"] > 0
     assert {name for name in done.counts if name.startswith(WAITING)} == set()
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_step_is_queued_without_a_number_that_the_device_holds(model, batch, padded: bool) -> None:
+    """On a device without contents, whatever reads one fails, and so does what mixes tensors of host and device."""
+    device = torch.device("meta")
+    model, batch = model.to(device), batch.to(device)
+    if padded:
+        batch = replace(batch, input_full=False, target_full=False)
+    weights = torch.ones(len(model.space), device=device)
+    modality_loss(model(batch), batch.target_counts, weights, "modality").backward()
+    norm = clip_gradients(model, dict(model.named_parameters()), 1.0, World(0, 1, device))
+    assert {norm.device, *(p.grad.device for p in model.parameters())} == {device}
 
 
 def synchronisations(model: AionModel, batch: TokenBatch) -> None:

@@ -11,15 +11,15 @@ from math import prod
 from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import ValidationError, model_validator
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from aion_core.contract import AionError, InputError, ModalitySpec
-from aion_core.contract.modality import Frozen
 from aion_core.observations import Observation, ScalarField
 from aion_core.release import Artifact
 from aion_core.tokenizers import pixels
 from aion_core.tokenizers.base import Tokenizer, check_names, fitting_tensor
+from aion_core.tokenizers.config import NetworkConfig
 from aion_core.tokenizers.fsq import FiniteScalarQuantizer, levels_for
 from aion_core.tokenizers.networks2d import FieldDecoder, FieldEncoder, initialise
 
@@ -27,7 +27,7 @@ from aion_core.tokenizers.networks2d import FieldDecoder, FieldEncoder, initiali
 FEWEST = 16
 
 
-class FieldConfig(Frozen):
+class FieldConfig(NetworkConfig):
     """Sizes of a scalar-field tokenizer, by the release's names.
 
     Attributes
@@ -68,16 +68,6 @@ class FieldConfig(Frozen):
     def decoder_dim(self) -> int:
         """Channels of the decoder's widest layer."""
         return self.decoder_input_dim or self.encoder_output_dim
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any], whose: str) -> Self:
-        """Return the configuration in a mapping; what does not fit is an `InputError` that names its owner."""
-        try:
-            return cls.model_validate(dict(settings))
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"]))
-            raise InputError(f"The configuration of {whose} does not fit: {field} {first['msg']}.") from None
 
 
 class FieldNetwork(nn.Module):

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aion_core.contract import Band, InputError, ModalitySpec
-from aion_core.contract.modality import Frozen
 from aion_core.engine.initialise import keyed_generator
 from aion_core.release import Artifact
 from aion_core.tokenizers.base import check_names, fitting_tensor
+from aion_core.tokenizers.config import NetworkConfig
 from aion_core.tokenizers.fsq import FiniteScalarQuantizer
 from aion_core.tokenizers.networks2d import ConvAutoencoder, initialise
 from aion_core.tokenizers.precision import fast_type
@@ -29,7 +29,7 @@ from aion_core.tokenizers.precision import fast_type
 OWN = "aion_core"
 
 
-class ImageConfig(Frozen):
+class ImageConfig(NetworkConfig):
     """Sizes and constants of an image tokenizer, by the release's names; the defaults are the release's.
 
     Attributes
@@ -71,18 +71,6 @@ class ImageConfig(Frozen):
         if self.reference_pixel_scale is not None and not self.reference_pixel_scale > 0:
             raise ValueError(f"reference_pixel_scale is {self.reference_pixel_scale}; expected arcsec above 0")
         return self
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any], whose: str) -> Self:
-        """Return the configuration in a mapping; what does not fit is an `InputError` that names its owner."""
-        try:
-            return cls.model_validate(dict(settings))
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"]))
-            raise InputError(
-                f"The configuration of {whose} does not fit: {field} {first['msg']}.".replace(":  ", ": ")
-            ) from None
 
     def release(self) -> dict[str, Any]:
         """Return the release's own keys."""

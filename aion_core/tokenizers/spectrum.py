@@ -18,16 +18,16 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from aion_core.contract import AionError, InputError, ModalitySpec
-from aion_core.contract.modality import Frozen
 from aion_core.engine.distributed import mean_over_ranks
 from aion_core.observations import Array, Observation, Spectrum
 from aion_core.release import Artifact
 from aion_core.tokenizers.base import Precision, Tokenizer, fitting_tensor
+from aion_core.tokenizers.config import NetworkConfig
 from aion_core.tokenizers.lfq import LookupFreeQuantizer
 from aion_core.tokenizers.networks1d import Decoder, Encoder, initialise
 from aion_core.tokenizers.precision import fast_type
@@ -37,7 +37,7 @@ from aion_core.tokenizers.resampling import Interpolation, Pixels, one_grid
 LEAST = 0.1
 
 
-class SpectrumConfig(Frozen):
+class SpectrumConfig(NetworkConfig):
     """What ``config.json`` of the release states, with the sizes of AION-1; the last entry is our own."""
 
     encoder_depths: tuple[int, ...] = Field(default=(3, 3, 27, 3), min_length=2)
@@ -147,10 +147,7 @@ class SpectrumTokenizer(Tokenizer):
 
     def __init__(self, spec: ModalitySpec, network: SpectrumNetwork | None = None, **config: Any) -> None:
         super().__init__(spec)
-        try:
-            self.config = SpectrumConfig(**config)
-        except ValidationError as error:
-            raise AionError(f"{spec.key}: these settings do not fit: {_why(error)}.") from None
+        self.config = SpectrumConfig.of(config, spec.key)
         self.blank_masked = self.config.blank_masked
         with torch.device("meta"):  # weights come from an artifact or from `build`
             self.network = SpectrumNetwork(self.config) if network is None else network
@@ -205,12 +202,6 @@ class SpectrumTokenizer(Tokenizer):
     @classmethod
     def from_artifact(cls, spec: ModalitySpec, artifact: Artifact, sibling: Tokenizer | None = None) -> Self:
         config = {k: v for k, v in artifact.config.items() if k in SpectrumConfig.model_fields}
-        try:
-            SpectrumConfig(**config)
-        except ValidationError as error:
-            raise InputError(
-                f"The configuration of the weights for {spec.key} is no spectrum's: {_why(error)}."
-            ) from None
         if isinstance(sibling, SpectrumTokenizer):
             return cls(spec, sibling.network, **config)._with_constants(artifact)
         tokenizer = cls(spec, **config)
@@ -377,9 +368,3 @@ def _in_parts(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """
     parts = x.split(1) if x.device.type == "cpu" else (x,)
     return torch.cat([function(part) for part in parts])
-
-
-def _why(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(map(str, first["loc"]))
-    return f"{where}: {first['msg']}" if where else str(first["msg"]).removeprefix("Value error, ")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from aion_core.contract import AionError, InputError, ModalitySpec, Provenance, ReaderSpec
+from aion_core.contract import AionError, InputError, ModalitySpec, ReaderSpec
 from aion_core.contract.modality import Frozen, TokenizerSpec
 from aion_core.data import ObservationBatch, Reader, Skipped, TokenStore, find_reader, tokenize_files
 from aion_core.data.files import OptionsError, check_options, read_options
@@ -63,27 +63,11 @@ class BandReader(Reader):
             yield ObservationBatch(ids, nowhere, nowhere, data, lost)
 
 
-def modality(key: str) -> ModalitySpec:
-    return ModalitySpec(
-        key=key,
-        survey="Demo",
-        title=key,
-        citation="nobody",
-        kind="scalar",
-        quantity="phot.flux",
-        units="",
-        vocab_size=16,
-        shape=(1,),
-        position="scalar",
-        provenance=Provenance(id=sum(key.encode()), instrument="none", release="none"),
-        tokenizer=TokenizerSpec(path="aion_core.tokenizers.scalar:QuantileTokenizer"),
-    )
-
-
 @pytest.fixture
-def registry() -> Registry:
+def registry(make_spec: Callable[..., ModalitySpec]) -> Registry:
     sys.modules.setdefault(HERE, sys.modules[__name__])
-    specs = tuple(map(modality, ("demo_x", "demo_y")))
+    table = TokenizerSpec(path="aion_core.tokenizers.scalar:QuantileTokenizer")
+    specs = tuple(make_spec(key, 16, (1,), "scalar", tokenizer=table) for key in ("demo_x", "demo_y"))
     keys = tuple(spec.key for spec in specs)
     reader = ReaderSpec(
         name="demo_bands", title="bands", patterns=("*.band",), reader=f"{HERE}:BandReader", modalities=keys

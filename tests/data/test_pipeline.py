@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from aion_core.contract import InputError, ModalitySpec, Provenance, ReaderSpec
+from aion_core.contract import InputError, ModalitySpec, ReaderSpec
 from aion_core.contract.modality import TokenizerSpec
 from aion_core.data import ObservationBatch, Reader, TokenStore, tokenize_files
 from aion_core.data.pipeline import NothingDoneError, describe_files, store_path
@@ -59,27 +59,11 @@ class HalfReader(LinesReader):
             )
 
 
-def modality(key: str) -> ModalitySpec:
-    return ModalitySpec(
-        key=key,
-        survey="Demo",
-        title=key,
-        citation="nobody",
-        kind="scalar",
-        quantity="phot.flux",
-        units="",
-        vocab_size=16,
-        shape=(1,),
-        position="scalar",
-        provenance=Provenance(id=sum(key.encode()), instrument="none", release="none"),
-        tokenizer=TokenizerSpec(path="aion_core.tokenizers.scalar:QuantileTokenizer"),
-    )
-
-
 @pytest.fixture
-def registry() -> Registry:
+def registry(make_spec: Callable[..., ModalitySpec]) -> Registry:
     sys.modules.setdefault(HERE, sys.modules[__name__])
-    specs = tuple(map(modality, ("demo_x", "demo_y")))
+    table = TokenizerSpec(path="aion_core.tokenizers.scalar:QuantileTokenizer")
+    specs = tuple(make_spec(key, 16, (1,), "scalar", tokenizer=table) for key in ("demo_x", "demo_y"))
     keys = tuple(spec.key for spec in specs)
     readers = tuple(
         ReaderSpec(name=name, title=name, patterns=(pattern,), reader=f"{HERE}:{cls}", modalities=keys)
@@ -324,7 +308,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     """A file of a million objects (60 MB as columns) takes little more at its end than after a tenth of it."""
     script = f"""
 import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
-import numpy as np, test_pipeline as t
+import conftest, numpy as np, test_pipeline as t
 from pathlib import Path
 from aion_core.data import ObservationBatch, tokenize_files
 
@@ -339,7 +323,7 @@ def used():
 
 sizes = []
 t.LinesReader.read = read
-registry = t.registry.__wrapped__()
+registry = t.registry.__wrapped__(conftest.make_spec.__wrapped__())
 path = Path("million.txt"); path.write_text("# lines\\n")
 sizes = {{}}
 tokenize_files([path], t.fitted(registry, "demo_x"), "out", registry, 5000, lambda *a: sizes.setdefault(a[3], used()))

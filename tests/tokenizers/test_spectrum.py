@@ -354,7 +354,7 @@ def test_a_config_that_does_not_match_its_weights_is_refused(
     config: dict[str, Any], expected: str, tokenizer: Any
 ) -> None:
     artifact = tokenizer.artifact()
-    with pytest.raises(InputError, match=f"weights for toy_spectrum .*{expected}"):
+    with pytest.raises(InputError, match=f"toy_spectrum .*{expected}"):
         SpectrumTokenizer.from_artifact(SPEC, Artifact({**artifact.config, **config}, artifact.tensors))
 
 
@@ -388,7 +388,7 @@ def test_a_modality_that_the_network_does_not_fit_is_refused() -> None:
         SpectrumTokenizer(make_spec(tokens=30), **SMALL)
     with pytest.raises(AionError, match="exceed the vocabulary 512"):
         SpectrumTokenizer(SPEC.model_copy(update={"vocab_size": 512}), **SMALL)
-    with pytest.raises(AionError, match="settings do not fit: colour"):
+    with pytest.raises(AionError, match="toy_spectrum does not fit: colour"):
         SpectrumTokenizer(SPEC, colour="red")
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
 import pytest
+from pydantic import BaseModel
 
 from aion_core.cli import main
 from aion_core.contract import AionError
 from aion_core.model.config import PRESETS
-from aion_core.train.config import TrainConfig, preset_names
+from aion_core.train.config import ModelSettings, TrainConfig, preset_names
 
 OWN = """
 preset = "{preset}"
@@ -55,6 +60,22 @@ def test_ones_own_file_and_overrides_win(own_file) -> None:
 
 def test_a_preset_can_be_chosen_on_the_command_line(own_file) -> None:
     assert TrainConfig.from_toml(own_file("aion-b"), ["preset=aion-xl"]).model.build().dim == 2048
+
+
+def _settings(model: type[BaseModel], path: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        below = [a for a in (field.annotation, *get_args(field.annotation)) if hasattr(a, "model_fields")]
+        if below and below[0] is not ModelSettings:
+            yield from _settings(below[0], f"{path}{name}.")
+        elif not below:
+            yield f"{path}{name}"
+
+
+def test_every_setting_stands_in_the_documentation() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    names = list(_settings(TrainConfig))
+    assert len(names) > 40
+    assert [name for name in names if f"`{name.rpartition('.')[2]}`" not in page] == []
 
 
 def test_an_unknown_preset_is_one_sentence(own_file, capsys) -> None:

@@ -16,7 +16,6 @@ import ctypes
 import json
 import mmap
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -30,6 +29,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from four_m import FourM
+from machine import machine
 
 from aion_core.contract import SEQUENCE_IDS, ModalitySpec, TokenSpace
 from aion_core.data.keyed import key
@@ -179,6 +179,7 @@ def main() -> None:
         store = TokenStore(path)
         result: dict[str, Any] = {
             "benchmark": "pipeline",
+            "machine": machine(),
             "modalities": len(space),
             "tokens_per_object": float(store.lengths(np.arange(len(store))).sum(axis=1).mean()),
             "objects": args.objects,
@@ -194,8 +195,6 @@ def main() -> None:
         "masking_alone": result["masking_alone"] / result["four_m"],
         "reading_and_masking_cold": result["cold"]["samples_per_second_per_core"] / result["four_m"],
     }
-    versions = {"numpy": np.__version__, "torch": torch.__version__, "python": platform.python_version()}
-    result |= {"machine": platform.machine(), "cores": os.cpu_count(), **versions}
     text = json.dumps(result, indent=2)
     print(text)
     if args.out:

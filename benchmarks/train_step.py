@@ -1,11 +1,14 @@
 """A training step beside the release's package: same weights, same tokens and masks, one process, interleaved.
 
     python benchmarks/train_step.py --peer [--batch 4] [--precision bf16] [--repeats 5] [--threads 2] [--out FILE.json]
+    python benchmarks/train_step.py --peer --device cuda --compile --precision bf16 --batch 256
 
-Forward, backward and AdamW at budgets 256/128, every modality in the vocabulary. The losses of both sides have to agree
-before and after. Each round also times the products of the blocks' matrices alone: the ceiling. Where a CPU has no
-instructions for bfloat16, a third side computes as ``run.precision = "auto"`` would there: in float32. Peak memory is
-that of a step in a process that has one side only, above what the process held before its model was built.
+Forward, backward and AdamW at budgets 256/128, every modality in the vocabulary; L is ``--dim 1024 --depth 24``, XL
+``--dim 2048 --depth 24``. The losses of both sides have to agree before and after. FLOP/s are those of the model's own
+count (`aion_core.model.flops`) for both sides: what either computes beyond it does not count. Each round also times the
+products of the blocks' matrices alone, forward and backward: the ceiling. Where a CPU has no instructions for bfloat16,
+a third side computes as ``run.precision = "auto"`` would there: in float32. Peak memory is that of a step in a process
+that has one side only, above what the process held before its model was built.
 """
 
 from __future__ import annotations
@@ -14,17 +17,16 @@ import argparse
 import ctypes
 import gc
 import json
-import platform
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+from machine import machine
 
 TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2}
 
@@ -117,11 +119,19 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     heads = [(c, s.vocab_size) for c, s in zip(todo.batch.target_counts, todo.space.specs(), strict=True)]
     flops = training_flops(config(args), *budgets) * args.batch + 6 * args.dim * sum(n * v for n, v in heads)
     ceiling = {name: statistics.median(values) for name, values in ceilings.items()}
-    found: dict[str, Any] = {"flops_per_step": flops, "matmul_flops_per_second": ceiling, "bf16_native": native}
+    found: dict[str, Any] = {
+        "modalities": len(todo.space),
+        "budgets": budgets,
+        "targets": sum(todo.batch.target_counts),
+        "flops_per_step": flops,
+        "matmul_flops_per_second": ceiling,
+        "bf16_native": native,
+    }
     for name, rows in steps.items():
         second = statistics.median(row.total for row in rows)
         found[name] = {
             "computes_in": precision[name],
+            "parameters": sum(p.numel() for p in sides[name].model.parameters()),
             "step_seconds": [row.total for row in rows],
             "median_seconds": second,
             "parts": {k: statistics.median(row.seconds[k] for row in rows) for k in rows[0].seconds},
@@ -173,13 +183,13 @@ def main() -> None:
         print(json.dumps(peak(args)))
         return
     peaks = {} if args.no_memory else {n: peak_apart(n, args) for n in ("ours", *(["peer"] if args.peer else []))}
-    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    ran_on = machine(args.device)
     found = measure(args)
     for name, values in peaks.items():
         found[name]["peak"] = values
     if "auto" in found and not args.no_memory:
         found["auto"]["peak"] = peak_apart("auto", args)
-    result = {"benchmark": "train_step", "started": started, "settings": _settings(args), **found}
+    result = {"benchmark": "train_step", "machine": ran_on, "settings": _settings(args), **found}
     if args.peer:
         result["times_the_peer"] = ratios(found)
     text = json.dumps(result, indent=2)
@@ -191,14 +201,7 @@ def main() -> None:
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     names = ("dim", "depth", "batch", "precision", "compile", "device", "repeats", "threads")
-    machine = (
-        torch.cuda.get_device_name() if args.device.startswith("cuda") else torch.backends.cpu.get_cpu_capability()
-    )
-    return {n: getattr(args, n) for n in names} | {
-        "machine": machine,
-        "torch": torch.__version__,
-        "platform": platform.platform(),
-    }
+    return {name: getattr(args, name) for name in names}
 
 
 if __name__ == "__main__":

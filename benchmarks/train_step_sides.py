@@ -131,22 +131,32 @@ class Side:
 
     def step(self, precision: str) -> Step:
         bf16 = torch.autocast(self.device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
-        marks, cpu = [self._now()], process_time()
+        _synchronised(self.device)
+        marks, cpu = [self._mark()], process_time()
         with bf16:
             loss = self.loss()
-        marks.append(self._now())
+        marks.append(self._mark())
         loss.backward()
-        marks.append(self._now())
+        marks.append(self._mark())
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        marks.append(self._now())
+        marks.append(self._mark())
+        _synchronised(self.device)
         parts = zip(("forward", "backward", "optimizer"), marks, marks[1:], strict=False)
-        return Step({name: b - a for name, a, b in parts}, process_time() - cpu, float(loss.detach()))
+        seconds = {name: _seconds_between(a, b) for name, a, b in parts}
+        return Step(seconds, process_time() - cpu, float(loss.detach()))
 
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        return perf_counter()
+    def _mark(self) -> Any:
+        """Note the time; on a GPU, of the device, so that nothing waits within the step."""
+        if self.device.type != "cuda":
+            return perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+
+def _seconds_between(a: Any, b: Any) -> float:
+    return b - a if isinstance(a, float) else a.elapsed_time(b) / 1000
 
 
 class Ours(Side):
@@ -205,7 +215,10 @@ def _copy_weights(ours: AionModel, peer: nn.Module, names: dict[str, str]) -> No
 
 
 def matmul_seconds(config: AionConfig, batch_size: int, budgets: tuple[int, int], dtype: torch.dtype, device: Any):
-    """Return FLOPs and seconds of the blocks' linear layers alone: forward and both products of backward."""
+    """Return FLOPs and seconds of the blocks' linear layers alone: forward and both products of backward.
+
+    A GPU does each as often as there are blocks, one after the other, so that starting it does not count.
+    """
     n, m, d, h = batch_size * budgets[0], batch_size * budgets[1], config.dim, config.mlp_hidden
     mlp = [(d, h), (d, h), (h, d)] if config.gated_mlp else [(d, h), (h, d)]
     encoder = [(n, *shape) for shape in [(d, 3 * d), (d, d), *mlp]]
@@ -215,9 +228,13 @@ def matmul_seconds(config: AionConfig, batch_size: int, budgets: tuple[int, int]
         for rows, k, width in shapes:
             x, w = (torch.randn(size, dtype=dtype, device=device) for size in ((rows, k), (width, k)))
             g = torch.randn(rows, width, dtype=dtype, device=device)
+            times = depth if device.type == "cuda" else 1
+            if times > 1:
+                x @ w.T, g @ w, g.T @ x  # the first of a shape looks for its kernel
             start = _synchronised(device)
-            x @ w.T, g @ w, g.T @ x
-            seconds += depth * (_synchronised(device) - start)
+            for _ in range(times):
+                x @ w.T, g @ w, g.T @ x
+            seconds += depth / times * (_synchronised(device) - start)
             flops += depth * 6 * rows * k * width
     return flops, seconds
 

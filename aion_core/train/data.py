@@ -52,8 +52,14 @@ class TrainingData:
             ignore=_ignored(stores, self.space),
             world_size=world.size,
             rank=world.rank,
+            prefetch=1 + settings.accumulate,  # all that the next step takes
             pin=world.device.type == "cuda",
         )
+
+    @property
+    def objects(self) -> list[int]:
+        """How many objects each source has to train on."""
+        return [int(size) for size in self.loader.order.sizes]
 
     @cached_property
     def train(self) -> list[tuple[TokenStore, Rows]]:

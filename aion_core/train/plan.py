@@ -71,7 +71,7 @@ def plan(config: TrainConfig, machine: Machine, changes: Collection[str] = ()) -
         "parameters": parameters_by_part({name: p.shape for name, p in model.named_parameters()}),
         "memory": memory | {"available": machine.gpu.memory},
         "compute": _compute(config, data.space, machine, targets),
-        "training_objects": int(data.loader.order.sizes.sum()),
+        "training_objects": sum(data.objects),
         "held_out_objects": sum(len(rows) for _, rows in data.validation),
         "sources": _sources(config, data),
         "modalities": _modalities(data, inputs, targets),
@@ -88,7 +88,7 @@ def _check(config: TrainConfig, data: TrainingData, changes: Collection[str]) ->
     latest = Checkpoints(config.run.folder / "checkpoints").latest()
     if latest is None:
         return 0
-    check_resumable(latest, space, config.model_dump(mode="json"), data.accept, changes)
+    check_resumable(latest, space, config.model_dump(mode="json"), data.accept, data.objects, changes)
     return latest.step
 
 
@@ -126,7 +126,7 @@ def _compute(config: TrainConfig, space: TokenSpace, machine: Machine, targets: 
 
 
 def _sources(config: TrainConfig, data: TrainingData) -> list[dict[str, Any]]:
-    sizes = data.loader.order.sizes.tolist()
+    sizes = data.objects
     weights = [source.weight if size else 0.0 for source, size in zip(config.data.train, sizes, strict=True)]
     drawn = config.data.batch_size * config.data.accumulate * config.optimizer.steps
     found = []

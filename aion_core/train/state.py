@@ -12,7 +12,7 @@ A run goes on from it with any number of processes, and `load_model_from_checkpo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,7 @@ def check_resumable(
     space: TokenSpace,
     config: Mapping[str, Any],
     accept: Collection[str],
+    objects: Sequence[int],
     changes: Collection[str] = (),
 ) -> list[str]:
     """Refuse to continue a run with other modalities, tokenizers or settings than it began with.
@@ -123,6 +124,8 @@ def check_resumable(
     ----------
     accept
         Keys whose other fingerprint is intended.
+    objects
+        How many objects each source has to train on: with others, a position would lead somewhere else.
     changes
         Names of settings, or of their sections, whose change is intended; what differs of them is returned.
     """
@@ -137,9 +140,14 @@ def check_resumable(
             "Name those of the model in data.modalities, as `aion checkpoint inspect` lists them, or start a new run "
             "with --set run.folder=…"
         )
-    before: Mapping[str, Any] = checkpoint.state()["config"]
+    state = checkpoint.state()
+    before: Mapping[str, Any] = state["config"]
     changed = differences(before, config, FREE_TO_CHANGE)
     differing = differences(before, config, (*FREE_TO_CHANGE, *changes))
+    if (had := state.get("objects", list(objects))) != list(objects):
+        grown = f"data.train, objects of its sources: {had} → {list(objects)}"
+        changed.append(grown)
+        differing += [] if {"data", "data.train"} & set(changes) else [grown]
     if (was := samples_per_step(before)) != (now := samples_per_step(config)):
         differing.append(f"data.batch_size × data.accumulate: {was} → {now}")
     if differing:

@@ -104,7 +104,9 @@ class Trainer:
             self.data.space.select((pair.target, *pair.given))
         latest, self.changed = self.checkpoints.latest(), []
         if latest:
-            self.changed = check_resumable(latest, self.data.space, self._config_json(), self.data.accept, changes)
+            self.changed = check_resumable(
+                latest, self.data.space, self._config_json(), self.data.accept, self.data.objects, changes
+            )
         self.model = build_model(config, self.data.space, self.world)
         self.local = local_parameters(self.model)
         self.optimizer = build_optimizer(self.local, config.optimizer, _decays, _is_embedding)
@@ -273,6 +275,7 @@ class Trainer:
             "step": self.step,
             "position": self.position,
             "skipped": self.skips.in_a_row,
+            "objects": self.data.objects,
             "config": self._config_json(),
         }
         tensors = run_tensors(self.model, self.local, self.optimizer)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -213,6 +215,23 @@ class Order(TorchDispatchMode):
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         self.names.append(operation.name().partition("::")[2].partition(".")[0])
         return operation(*args, **(kwargs or {}))
+
+
+def test_all_batches_of_the_next_step_are_prepared_while_the_device_computes(make_trainer) -> None:
+    trainer = make_trainer("data.accumulate=6", "data.batch_size=4")
+    made: list[int] = []
+    samples = trainer.data.loader.samples
+    trainer.data.loader.samples = lambda *args: (batch := samples(*args), made.append(len(batch)))[0]
+    stream = trainer.data.batches(trainer.position)
+    for _ in range(6):
+        next(stream)
+    threads = [t for t in threading.enumerate() if t.name.startswith("batches")]
+    deadline = time.monotonic() + 20
+    while len(made) < 12 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    stream.close()
+    assert len(made) >= 12
+    assert 1 < len(threads) <= 4
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])

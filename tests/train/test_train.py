@@ -210,6 +210,17 @@ def test_another_setting_is_taken_where_the_change_is_said_to_be_intended(make_s
     assert main([*words]) == 0  # the settings are the run's own now
 
 
+def test_a_store_that_has_grown_is_refused_until_that_is_said_to_be_intended(make_store, make_config, capsys) -> None:
+    make_store()
+    words = ["train", str(make_config()), "--json"]
+    assert main(words) == 0
+    make_store("more", n=200, seed=1)
+    capsys.readouterr()
+    assert main(words) == 2
+    assert "data.train, objects of its sources: [" in capsys.readouterr().err
+    assert main([*words, "--accept-change", "data.train"]) == 0
+
+
 class TestStoresOfOtherModalitiesThanTheCheckpoints:
     @pytest.fixture
     def run(self, make_store, make_config, tmp_path):

@@ -24,6 +24,9 @@ from aion_core.data.order import Order
 from aion_core.data.split import Side, SplitConfig, split_mask
 from aion_core.data.store import TokenStore
 
+#: That prepare batches: more would take the interpreter from the training.
+MOST_THREADS = 4
+
 Int = npt.NDArray[np.int64]
 
 
@@ -95,7 +98,7 @@ class TokenLoader:
     world_size, rank
         Each global batch of ``world_size * batch_size`` samples is cut into one piece for each rank.
     prefetch
-        Batches that are prepared ahead, each in a thread of its own; 0: none.
+        Batches that are prepared ahead, by as many threads but no more than four; 0: none.
     pin
         Whether to leave batches in page-locked memory, for a GPU.
 
@@ -160,7 +163,7 @@ class TokenLoader:
             while True:
                 yield self.batch(epoch, index), self._position(epoch, index + step)
                 epoch, index = self.order.position(epoch, index + step)
-        with ThreadPoolExecutor(self.prefetch, "batches") as pool:
+        with ThreadPoolExecutor(min(self.prefetch, MOST_THREADS), "batches") as pool:
             ahead: deque[tuple[Future[TokenBatch], Position]] = deque()
             try:
                 while True:

@@ -53,7 +53,6 @@ class TrainingData:
             world_size=world.size,
             rank=world.rank,
             prefetch=1 + settings.accumulate,  # all that the next step takes
-            prefetch=1 + settings.accumulate,  # all that the next step takes
             pin=world.device.type == "cuda",
         )
 

@@ -114,6 +114,7 @@ class Trainer:
         self.skips = SkipRule(config.optimizer.max_skipped, self.metrics)
         self.saver = Saver(self.checkpoints, self.world, config.checkpoint.keep)
         self.step = 0
+        self.unlogged = (0, 0.0, 0.0)  # steps, seconds that they waited for data, seconds that they took
         self.position = Position(epoch=0, index=0, seed=config.run.seed)
         if latest:
             state = restore(latest, self.model, self.local, self.optimizer)
@@ -208,30 +209,33 @@ class Trainer:
         places = micro[0].input_code.shape[1] + micro[0].target_code.shape[1]
         steps = self.config.optimizer.steps
         self.on_step(Progress(self.step, steps, loss, lr, samples * places / (waited + seconds)))
+        many, before, spent = self.unlogged
+        self.unlogged = many + 1, before + waited, spent + waited + seconds
         if self.step % self.config.run.log_every and self.step < steps:
             return
-        waited, total, memory = self.world.most([waited, waited + seconds, float(peak_memory(self.device))])
+        waited, total, memory = self.world.most([*self.unlogged[1:], float(peak_memory(self.device))])
+        done, self.unlogged = (many + 1) * samples, (0, 0.0, 0.0)
         heads = [
             (count / samples, spec.vocab_size) for count, spec in zip(counts, self.model.space.specs(), strict=True)
         ]
         flops = training_flops(self.model.config, micro[0].input_code.shape[1], micro[0].target_code.shape[1])
         flops += int(6 * self.model.config.dim * sum(n * v for n, v in heads))
         by_modality = {key: sums[i] / counts[i] for i, key in enumerate(self.model.space.keys) if counts[i]}
-        values = {
+        values: dict[str, Any] = {
             "loss": loss,
             "loss_by_modality": by_modality,
             "grad_norm": norm,
             "lr": lr,
             "samples": self.step * samples,
-            "samples_per_second": samples / total,
-            "tokens_per_second": samples * places / total,
-            "flops_per_second": flops * samples / total,
+            "samples_per_second": done / total,
+            "tokens_per_second": done * places / total,
+            "flops_per_second": flops * done / total,
             "data_wait": waited / total,
             "peak_memory_bytes": int(memory),
             "processes": self.world.size,
         }
         if gpu := gpu_of(self.device):
-            values["mfu"] = flops * samples / total / (self.world.size * gpu.peak)
+            values["mfu"] = values["flops_per_second"] / (self.world.size * gpu.peak)
         self.metrics.write("train", self.step, values)
 
     # -- evaluation ------------------------------------------------------------------------------------------------

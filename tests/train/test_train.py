@@ -137,6 +137,20 @@ def test_a_non_finite_step_changes_nothing_and_names_its_samples(make_store, mak
     assert line["step"] == 1
 
 
+def test_rates_are_means_over_the_steps_since_the_last_line(make_store, make_config) -> None:
+    make_store()
+    trainer = Trainer(TrainConfig.from_toml(make_config(), ["run.log_every=3"]))
+    trainer._open_folder()
+    batch, nothing = trainer.data.loader.batch(0, 0), [0.0] * 4
+    for step in range(1, 7):
+        trainer.step = step
+        trainer._report([batch], [1] * 4, nothing, 1.0, 1.0, 0.1, waited=float(step), seconds=1.0)
+    lines = [line for line in trainer.metrics.read() if line["kind"] == "train"]
+    assert [line["step"] for line in lines] == [3, 6]
+    assert [line["samples_per_second"] for line in lines] == pytest.approx([3 * 32 / 9, 3 * 32 / 18])
+    assert [line["data_wait"] for line in lines] == pytest.approx([6 / 9, 15 / 18])
+
+
 def test_a_run_that_diverges_ends_with_a_sentence(make_store, make_config, tmp_path, capsys) -> None:
     make_store()
     changes = ("optimizer.lr=1e38", "optimizer.clip_norm=1e38", "optimizer.max_skipped=3", "optimizer.warmup_steps=0")

@@ -159,7 +159,7 @@ def ratios(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _agree(losses: list[float], tolerance: float) -> None:
-    if max(losses) - min(losses) > tolerance * abs(losses[0]):
+    if not all(abs(loss - losses[0]) <= tolerance * abs(losses[0]) for loss in losses):  # nor if one is no number
         raise SystemExit(f"The sides do not train the same model on the same tokens: losses {losses}.")
 
 

@@ -107,7 +107,7 @@ def _train(
     measures: dict[str, Quality] = {}
     made = TokenizerSet((tokenizers[key].eval() for key in registry.modalities if key in tokenizers), registry)
     if fitted:
-        measures = measure_files(files, TokenizerSet(fitted.values(), registry), bar)[0]
+        measures = measure_files(files.having(list(fitted)), TokenizerSet(fitted.values(), registry), bar)[0]
     judged = {key: q for training in trained for key, q in training.outcome.held_out.items()}
     finished = all(training.outcome.finished for training in trained)
     if finished:

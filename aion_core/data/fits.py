@@ -9,6 +9,7 @@ to its last byte; tile-compressed images (``.fz``) are unpacked tile by tile.
 from __future__ import annotations
 
 import gzip
+import re
 import shutil
 import warnings
 import zlib
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 #: Taking a slice of a FITS table costs some 20 ms however short it is, so slices are cut from blocks of this size.
 BLOCK_BYTES = 1 << 23
+
+#: Cards without which nobody can tell where an HDU ends and what it is.
+STRUCTURE = re.compile(r"XTENSION|EXTNAME|BITPIX|NAXIS\d*|PCOUNT|GCOUNT|GROUPS|TFIELDS")
 
 #: How an HDU is named: its ``EXTNAME`` in any letter case, or its number, 0 being the primary one.
 HDU: TypeAlias = str | int
@@ -118,9 +122,11 @@ class FitsFile:
 
     def header(self, hdu: HDU = 0) -> Header:
         """Return the header of an HDU; that of a tile-compressed image is the image's."""
+        from aion_core.data.headers import LenientHeader
+
         place = self._place(hdu)
         with _damage(self.path, hdu):
-            return self._hdus[place].header
+            return LenientHeader(self._hdus[place].header)
 
     def columns(self, hdu: HDU | None = None) -> dict[str, str]:
         """Return ``{lower-case name: name}`` of the columns of the first (or a named) table."""
@@ -314,14 +320,16 @@ def _walk(file: BinaryIO) -> Iterator[tuple[Header, int, int]]:
     """Yield each header, where its data end, and where the next header begins, until none can be read."""
     from astropy.io import fits
 
+    from aion_core.data.headers import LenientHeader
+
     while True:
         try:
-            header = fits.Header.fromfile(file)
+            header = LenientHeader.fromfile(file)
+            for name in filter(STRUCTURE.fullmatch, list(header)):  # what a damaged card says is not asked until here
+                header[name]
             start, span = file.tell(), header.data_size_padded
             if span < 0:
                 return
-            for name in ("XTENSION", "EXTNAME", "NAXIS"):  # what a damaged card says is not asked until here
-                header.get(name)
             yield header, start + header.data_size, start + span
             file.seek(start + span)
         except (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, zlib.error, fits.VerifyError):

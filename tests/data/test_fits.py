@@ -142,6 +142,27 @@ def test_damaged_compression_is_found_before_anything_is_read(tmp_path: Path) ->
         pytest.fail("it was opened")
 
 
+def test_a_card_that_cannot_be_parsed_counts_as_missing_and_harms_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "file.fits"
+    whole().writeto(path)
+    content = path.read_bytes()
+    place = content.index(b"CTYPE1  = 'RA---TAN'") + 10
+    path.write_bytes(content[:place] + b"\0" + content[place + 1 :])
+    with open_fits(path) as file:
+        header = file.header("FLUX")
+        assert header.get("CTYPE1") is None
+        with pytest.raises(KeyError, match="CTYPE1"):
+            header["CTYPE1"]
+        assert header["CTYPE2"] == "DEC--TAN"
+
+
+def test_a_table_whose_columns_cannot_be_named_has_none(tmp_path: Path) -> None:
+    path = tmp_path / "file.fits"
+    whole().writeto(path)
+    path.write_bytes(path.read_bytes().replace(b"TTYPE1  = 'ID", b"TTYPE1  = \0ID"))
+    assert fits_columns(path) is None
+
+
 def test_words_after_the_end_do_no_harm(tmp_path: Path) -> None:
     path = tmp_path / "file.fits"
     whole().writeto(path)

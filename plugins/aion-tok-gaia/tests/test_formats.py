@@ -424,6 +424,7 @@ def test_masked_values_are_not_measured(hidden: list[bool], kind: str, dtype: ty
 
 
 @settings(max_examples=80, deadline=None)
+@example(kind="fits", place=0.5234375, byte=0)  # in the card that names a column
 @given(kind=st.sampled_from(KINDS), place=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255))
 def test_a_damaged_byte_ends_in_a_sentence_or_in_objects(kind: str, place: float, byte: int) -> None:
     with TemporaryDirectory() as folder:

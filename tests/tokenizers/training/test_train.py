@@ -118,6 +118,7 @@ def test_two_processes_have_the_losses_of_one_though_one_lacks_a_modality(tiny, 
     assert r2[0] == pytest.approx(r2[1], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_two_processes_asked_to_stop_continue_bitwise(tiny, start, runs) -> None:
     tiny.write("a.npz", 90)
     tiny.write("b.npz", 90, seed=3)

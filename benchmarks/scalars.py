@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +20,7 @@ import numpy as np
 import torch
 from aion.codecs import scalar as codecs
 from aion.modalities import Dec, GaiaFluxG, GaiaXpBp, Z
+from machine import machine
 from torch import Tensor
 
 from aion_core.observations import Scalar
@@ -52,13 +51,7 @@ def main() -> None:
     ]
     result = {
         "benchmark": "scalars",
-        "machine": {
-            "processor": platform.processor(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "load": os.getloadavg()[0],
-            "torch": torch.__version__,
-        },
+        "machine": machine(),
         "encode": {name: encode(key, *rest, args.repeats) for name, key, *rest in cases},
         "sketch": {"values": args.values, "values_per_second": args.values / timed(lambda: sketch(fluxes))[0]},
     }

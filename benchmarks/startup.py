@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 from time import perf_counter
+
+from machine import machine
 
 HEAVY = ("torch", "numpy", "astropy", "pyarrow", "scipy", "rich")
 COMMAND = [sys.executable, "-m", "aion_core.cli", "plugins", "--json"]
@@ -53,8 +53,7 @@ def main() -> None:
         "modules": len(modules),
         "plugins": len(document["plugins"]),
         "modalities": len(document["modalities"]),
-        "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": machine(),
     }
     print(json.dumps(result, indent=2))
 

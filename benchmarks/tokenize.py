@@ -22,7 +22,6 @@ else:
     import gc
     import importlib
     import json
-    import platform
     import statistics
     import subprocess
     import sys
@@ -32,6 +31,8 @@ else:
     from typing import Any
 
     import torch
+
+    from aion_core.tokenizers.precision import fast_type
 
     SIDES = ("peer", "exact", "fast")
     CODECS = ("image", "spectrum")
@@ -85,17 +86,6 @@ else:
             "peak_mib": {name: peak(codec, name, objects, threads) for name in SIDES},
         }
 
-    def machine(threads: int) -> dict[str, Any]:
-        from aion_core.tokenizers.precision import fast_type
-
-        return {
-            "threads": threads,
-            "cpu": torch.backends.cpu.get_cpu_capability(),
-            "fast_computes_in": str(fast_type(torch.device("cpu"))),
-            "torch": torch.__version__,
-            "platform": platform.platform(),
-        }
-
     def main() -> None:
         parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
         parser.add_argument("--only", choices=CODECS, help="one codec")
@@ -111,7 +101,10 @@ else:
             print(most(sides(args.only, args.objects)[args.peak]))
             return
         found = {codec: measure(codec, args.objects, args.rounds, args.threads) for codec in codecs}
-        text = json.dumps({"benchmark": "tokenize", "machine": machine(args.threads)} | found, indent=2)
+        sys.path.insert(0, str(HERE.parent))
+        machine = importlib.import_module("machine").machine()
+        ran = {"machine": machine, "fast_computes_in": str(fast_type(torch.device("cpu")))}
+        text = json.dumps({"benchmark": "tokenize", **ran, **found}, indent=2)
         print(text)
         if args.out:
             args.out.parent.mkdir(parents=True, exist_ok=True)

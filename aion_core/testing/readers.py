@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -35,7 +36,7 @@ STRANGERS = {
 }
 
 
-class ReaderContract:
+class ReaderContract(ABC):
     """Rules on one reader, proved on files that `files` returns.
 
     Examples
@@ -56,9 +57,9 @@ class ReaderContract:
     #: Where files are cut: parts of their length.
     cuts: ClassVar[Sequence[float]] = (0.0005, 0.02, 0.11, 0.23, 0.31, 0.47, 0.59, 0.62, 0.71, 0.83, 0.97)
 
+    @abstractmethod
     def files(self, folder: Path) -> Sequence[Path]:
         """Return files that the reader claims, one of each group: real ones, or written into the (empty) folder."""
-        raise NotImplementedError
 
     @pytest.fixture
     def given(self, tmp_path: Path) -> Sequence[Path]:

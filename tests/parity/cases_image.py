@@ -6,7 +6,6 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -85,21 +84,14 @@ def make_pair(key: str, config: dict[str, Any], flux: Tensor, bands: tuple[str, 
     def peer_encode() -> Tensor:
         return codec.encode(modality(flux=flux.clone(), bands=list(bands)))  # a copy, for it is written to
 
-    def peer_exact(codes: Tensor) -> Tensor:
-        exact = deepcopy(codec).double()
-        torch.set_default_dtype(torch.float64)
-        try:
-            return exact.decode(codes, bands=list(bands)).flux
-        finally:
-            torch.set_default_dtype(torch.float32)
-
     return Pair(
         peer_encode,
         lambda: tokenizer.encode(Image(flux, bands)),
-        lambda codes: codec.decode(codes, bands=list(bands)).flux,
+        # In the parts that ours decodes in: convolutions of 8 images and of 64 are rounded differently, the release's
+        # own as well, and sinh makes up to 1.1e-5 of it.
+        lambda codes: torch.cat([codec.decode(part, bands=list(bands)).flux for part in codes.split(tokenizer.batch)]),
         lambda codes: tokenizer.decode(codes, bands=bands).flux,
         tokenizer,
-        peer_exact,
     )
 
 

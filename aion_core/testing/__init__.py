@@ -1,7 +1,34 @@
-"""Checks that a plugin inherits instead of writing them: a test class names the plugin, and the rules come with it."""
+"""The conformance suite: what a plugin must hold, as tests that it inherits and as ``aion plugins check``.
 
-from aion_core.testing.memory import memory_growth
-from aion_core.testing.readers import ReaderContract
-from aion_core.testing.specs import SpecContract
+Names are resolved on first use (PEP 562): the process that looks at what importing a plugin costs imports this package.
+"""
 
-__all__ = ["ReaderContract", "SpecContract", "memory_growth"]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_HOME = {
+    "PluginContract": "aion_core.testing.contract",
+    "ReaderContract": "aion_core.testing.readers",
+    "SpecContract": "aion_core.testing.specs",
+    "memory_growth": "aion_core.testing.memory",
+}
+
+if TYPE_CHECKING:
+    from aion_core.testing.contract import PluginContract as PluginContract
+    from aion_core.testing.memory import memory_growth as memory_growth
+    from aion_core.testing.readers import ReaderContract as ReaderContract
+    from aion_core.testing.specs import SpecContract as SpecContract
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'aion_core.testing' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

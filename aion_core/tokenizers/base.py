@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import numpy.typing as npt
@@ -54,12 +55,15 @@ class Tokenizer(nn.Module, ABC):
         In which arithmetic the class can encode: float32 first.
     batch
         How many objects are encoded at a time, so that memory does not grow with the observation; None: all.
+    small
+        Settings for `build` that give a small network with the same tokens, for tests.
     """
 
     preprocessing_version: ClassVar[int] = 1
     observation: ClassVar[type[Observation]] = Observation
     precisions: ClassVar[tuple[Precision, ...]] = ("float32",)
     batch: int | None = None
+    small: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     def __init__(self, spec: ModalitySpec) -> None:
         super().__init__()
@@ -162,6 +166,14 @@ class Tokenizer(nn.Module, ABC):
         """
         tokens, field = self.encode(obs), obs.batched[0]
         return tokens, getattr(self.accept(obs), field), getattr(self.decode(tokens), field)
+
+    def bound(self, tokens: Tensor) -> Tensor | None:
+        """Return how far what these codes decode to may be from what was encoded; infinite where nothing is promised.
+
+        One number for each that `reconstruct` compares, in their unit. None, the default, promises nothing at all: the
+        error of a network depends on its training. The conformance suite holds a tokenizer to it.
+        """
+        return None
 
     @property
     def fingerprint(self) -> str:

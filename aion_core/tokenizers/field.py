@@ -112,6 +112,7 @@ class ScalarFieldTokenizer(Tokenizer):
 
     observation: ClassVar[type[Observation]] = ScalarField
     batch: int | None = 64
+    small: ClassVar[Mapping[str, Any]] = {"encoder_output_dim": 16, "res_hidden_dims": 8, "num_res_layers": 1}
 
     def __init__(self, spec: ModalitySpec, *, network: FieldNetwork | None = None, **config: Any) -> None:
         super().__init__(spec)

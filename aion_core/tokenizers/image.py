@@ -70,6 +70,7 @@ class ImageTokenizer(Tokenizer):
     observation: ClassVar[type[Observation]] = Image
     precisions: ClassVar[tuple[Precision, ...]] = ("float32", "bfloat16")
     batch: int | None = 8
+    small: ClassVar[Mapping[str, Any]] = {"hidden_dims": 16, "num_consecutive": 1}
 
     def __init__(self, spec: ModalitySpec, *, network: ImageNetwork | None = None, **config: Any) -> None:
         super().__init__(spec)

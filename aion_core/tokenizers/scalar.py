@@ -129,6 +129,15 @@ class ScalarTokenizer(Tokenizer):
             errors.append(error[error.isfinite()])
         return {"reconstruction": torch.cat(errors).square().mean()}
 
+    def bound(self, tokens: Tensor) -> Tensor:
+        """Return the width of each code, within which value and centre lie; the first and the last are open."""
+        self._require_table()
+        upper = self.inverse(self.table)
+        width = torch.diff(upper, dim=1, prepend=upper.new_full((len(upper), 1), -torch.inf))
+        width[:, -1] = torch.inf
+        codes = tokens.reshape(len(tokens), self.spec.n_tokens).clamp(0, self.codes - 1)
+        return width.gather(1, codes.T).T
+
     def encode_tensors(self) -> Mapping[str, Tensor]:
         self._require_table()
         return {"table": self.table[:, :-1]}

@@ -107,6 +107,12 @@ class SourceListTokenizer(Tokenizer):
         fields = torch.stack([getattr(decoded, name) for name in ATTRIBUTES], dim=-1)
         return tokens, self._choose(self.accept(obs)).flatten(1), fields.flatten(1)
 
+    def bound(self, tokens: Tensor) -> Tensor:
+        """Return half a pixel for positions, and the width of its code for each shape."""
+        codes = tokens.unflatten(1, (-1, len(ATTRIBUTES))) - self.first
+        shapes = self.shapes.bound(codes[..., 2:].flatten(0, 1)).unflatten(0, codes.shape[:2])
+        return torch.cat([shapes.new_full((*codes.shape[:2], 2), 0.5), shapes], dim=-1).flatten(1)
+
     def encode_tensors(self) -> Mapping[str, Tensor]:
         return self.shapes.encode_tensors()
 

@@ -144,6 +144,13 @@ class SpectrumTokenizer(Tokenizer):
     observation: ClassVar[type[Observation]] = Spectrum
     precisions: ClassVar[tuple[Precision, ...]] = ("float32", "bfloat16")
     batch: int | None = 32
+    small: ClassVar[Mapping[str, Any]] = {
+        "encoder_depths": (1, 1, 1, 1),
+        "encoder_dims": (8, 8, 16, 16),
+        "latent_channels": 16,
+        "decoder_depths": (1, 1, 1, 1),
+        "decoder_dims": (16, 8, 8, 2),
+    }
 
     def __init__(self, spec: ModalitySpec, network: SpectrumNetwork | None = None, **config: Any) -> None:
         super().__init__(spec)

@@ -65,7 +65,7 @@ class Gallery:
         from matplotlib.figure import Figure
 
         spectra = len(self.examples[0].wavelength) > 0
-        columns = 1 if spectra else 3 * min(BANDS, len(self.examples[0].names))
+        columns = 1 if spectra else 3 * min(BANDS, max(len(example.names) for example in self.examples))
         width, height = (11.0, 2.6) if spectra else (1.5 * columns, 1.6)
         figure = Figure(figsize=(width, height * len(self.examples) + 0.6), layout="constrained")
         figure.suptitle(title)

@@ -1,0 +1,74 @@
+"""A model over many objects, a batch at a time: posteriors of scalars, and embeddings by group of modalities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from aion_core.contract import InputError
+from aion_core.evaluate.posterior import BinnedPosterior
+from aion_core.model import AionModel, Embeddings
+from aion_core.tokenizers import Tokenizer
+
+Codes = npt.NDArray[np.int64]
+#: Objects that go through the model at once.
+BATCH = 64
+
+
+def scalar_posterior(
+    model: AionModel, tokenizer: Tokenizer, tokens: Mapping[str, Codes], batch: int = BATCH
+) -> BinnedPosterior:
+    """Return the posteriors of the value of a scalar modality, given the tokens of others.
+
+    Parameters
+    ----------
+    model
+        In whichever mode; it is left in eval mode.
+    tokenizer
+        Of the scalar that is asked for.
+    tokens
+        ``{key: codes [B, n]}``, −1 where an object lacks something; none of them the scalar itself.
+    """
+    spec = tokenizer.spec
+    if spec.n_tokens != 1 or spec.key in tokens:
+        raise InputError(f"{spec.key}: a posterior is that of one scalar, given others.")
+    decoded: Any = tokenizer.decode(torch.arange(spec.vocab_size)[:, None])
+    values = np.asarray(decoded.value.cpu(), np.float64).reshape(-1)
+    model.eval()
+    parts = [model.posterior(part, spec.key).cpu().double().numpy() for part in _parts(tokens, batch)]
+    return BinnedPosterior.of_codes(values, np.concatenate(parts))
+
+
+def embed_groups(
+    model: AionModel, tokens: Mapping[str, Codes], groups: Sequence[Sequence[str]], batch: int = BATCH
+) -> npt.NDArray[np.float64]:
+    """Return each object's mean embedding over the tokens of each group of modalities, ``[B, len(groups) · D]``.
+
+    Means by group, so that a few numbers are not drowned by the hundreds of tokens of an image. Where an object has
+    nothing of a group, its place is 0.
+    """
+    model.eval()
+    slots = [torch.tensor([model.space.index(key) for key in group], dtype=torch.int64) for group in groups]
+    found = []
+    for part in _parts(tokens, batch):
+        seen = model.embed(part)
+        assert isinstance(seen, Embeddings), "embeddings that are not pooled"
+        means = []
+        for group in slots:
+            mine = torch.isin(seen.modality, group.to(seen.modality.device)) & seen.valid
+            count = mine.sum(1, keepdim=True).clamp(min=1)
+            means.append((seen.values * mine[..., None]).sum(1) / count)
+        found.append(torch.cat(means, dim=1).cpu().double().numpy())
+    return np.concatenate(found)
+
+
+def _parts(tokens: Mapping[str, Codes], batch: int) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield the tokens of some objects at a time; columns that none of them has are left out, if any remains."""
+    size = len(next(iter(tokens.values())))
+    for start in range(0, size, batch):
+        part = {key: torch.from_numpy(codes[start : start + batch]) for key, codes in tokens.items()}
+        yield {key: codes for key, codes in part.items() if (codes >= 0).any()} or part

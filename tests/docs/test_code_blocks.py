@@ -8,7 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from aion_core import AionModel, Scalar, load_registry
+from aion_core.model import AionConfig
+from aion_core.tokenizers.base import build_tokenizer
+from aion_core.tokenizers.field import ScalarFieldTokenizer
+from aion_core.tokenizers.image import ImageTokenizer
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -17,11 +24,31 @@ BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LANGUAGES = re.compile(r"^```(\w+)", re.MULTILINE)
 
 
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model and tokenizers in the release's layout, small and untrained: the real one is not at hand here."""
+    folder, registry = tmp_path_factory.mktemp("release"), load_registry()
+    fluxes = [f"legacy_flux_{band}" for band in ("g", "r", "z")]
+    space = registry.token_space(["legacy_image", "legacy_segmap", *fluxes, "catalog_redshift"])
+    config = AionConfig(dim=32, encoder_depth=1, decoder_depth=1, num_heads=2)
+    AionModel(config, space).save_pretrained(folder, layout="release")
+    image, field = registry.resolve("legacy_image"), registry.resolve("legacy_segmap")
+    ImageTokenizer.build([image], hidden_dims=16, num_consecutive=1)[0].save_pretrained(folder)
+    ScalarFieldTokenizer.build([field])[0].save_pretrained(folder)
+    for key in (*fluxes, "catalog_redshift"):
+        scalar = build_tokenizer(registry.resolve(key))
+        scalar.observe(Scalar(np.random.default_rng(0).lognormal(size=2000)))
+        scalar.finish()
+        scalar.save_pretrained(folder)
+    return folder
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_code_on_a_page_runs(page: Path, tmp_path: Path, sample_dir: Path) -> None:
+def test_the_code_on_a_page_runs(page: Path, tmp_path: Path, sample_dir: Path, release: Path) -> None:
     environment = {
         **os.environ,
         "AION_SAMPLE_DIR": str(sample_dir.resolve()),
+        "AION_RELEASE": str(release),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     for language, code in BLOCK.findall(page.read_text()):

@@ -112,10 +112,10 @@ class BinnedPosterior:
         single value, the absolute error.
         """
         y = np.asarray(truth, np.float64)
+        index, inside = self._place(y)
         low, high, width = self.cumulative[:, :-1], self.cumulative[:, 1:], np.diff(self.edges)
         below = np.concatenate([np.zeros((len(y), 1)), np.cumsum(_square(low, high) * width, axis=1)], axis=1)
         above = np.concatenate([np.zeros((len(y), 1)), np.cumsum(_square(low - 1, high - 1) * width, axis=1)], axis=1)
-        index, inside = self._place(y)
         rows = np.arange(len(y))
         at, step = self.rank(y), width[index]
         left = below[rows, index] + inside * step * _square(low[rows, index], at)

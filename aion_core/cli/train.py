@@ -8,6 +8,7 @@ example:
   aion train train.toml
   aion train train.toml --set optimizer.lr=1e-4 --set run.folder=runs/second
   aion train train.toml --dry-run --gpus 64 --device h100 --mfu 0.5
+  aion train grown.toml --set model.start=runs/first --grow desi_spectrum --freeze-old
   torchrun --nproc-per-node=8 -m aion_core.cli train train.toml
 
 the smallest train.toml, one of the paper's runs (aion-b, aion-l, aion-xl); any setting of it can be given as well:
@@ -55,6 +56,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="go on with another value of a setting than the run began with, such as optimizer.lr; written to its log",
     )
+    parser.add_argument(
+        "--grow",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="append a modality of the stores to the trained model that the run begins with (model.start) or goes on "
+        "from; everything old stays bit for bit as it is",
+    )
+    parser.add_argument(
+        "--freeze-old", action="store_true", help="train only what was appended last: its embeddings and its head"
+    )
     parser.add_argument("--dry-run", action="store_true", help="check everything and print the plan, train nothing")
     planning = parser.add_argument_group("with --dry-run")
     planning.add_argument("--gpus", type=int, metavar="N", help="plan for so many; default: the processes there are")
@@ -72,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
     from aion_core.train.page import draw_curves
 
     config = TrainConfig.from_toml(args.config, args.set).accepting(args.accept_fingerprint)
+    config = config.growing(args.grow, args.freeze_old)
     if args.dry_run:
         return _plan(args, config)
     with (

@@ -61,6 +61,8 @@ def print_plan(plan: dict[str, Any]) -> None:
         ("  GPU-hours", f"{compute['gpu_hours']:,.4g}"),
     ]
     print_table("", ("plan", ""), facts)
+    if begins := plan["begins_with"]:
+        _print_beginning(begins, plan["parameters"]["total"])
     print_table("", ("parameters", ">"), [(part, f"{n:,}") for part, n in plan["parameters"].items()])
     print_table("", ("memory of one GPU, estimated", ">GiB"), [(k, f"{v / GIB:.2f}") for k, v in memory.items()])
     rows = [
@@ -80,6 +82,22 @@ def print_plan(plan: dict[str, Any]) -> None:
     ]
     columns = ("modality", ">objects", ">tokens", ">input tokens per sample", ">targets per sample")
     print_table("", columns, by_key)
+
+
+def _print_beginning(begins: dict[str, Any], total: int) -> None:
+    """Print what a run begins with, and what it appends."""
+    facts = [
+        ("weights", begins["from"]),
+        ("moments of the optimiser", "those beside them; 0 for what is new" if begins["moments"] else "none: all at 0"),
+        ("trained", f"{begins['trained']}: {begins['parameters_trained']:,} of {total:,} parameters"),
+    ]
+    print_table("", ("begins with", ""), facts)
+    rows = [
+        (key, f"{m['vocab_size']:,}", m["tokens"], f"{m['parameters']:,}", (m["fingerprint"] or "unknown")[:12])
+        for key, m in begins["appended"].items()
+    ]
+    if rows:
+        print_table("", ("appended", ">codes", ">tokens", ">parameters", "fingerprint"), rows)
 
 
 def _rates(compute: dict[str, Any]) -> str:

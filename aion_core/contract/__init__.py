@@ -21,7 +21,7 @@ from aion_core.contract.modality import (
     provenance_id,
 )
 from aion_core.contract.plugin import API_VERSIONS, ReaderSpec, SimulatorSpec
-from aion_core.contract.tokenspace import Slot, TokenSpace
+from aion_core.contract.tokenspace import Origin, Slot, TokenSpace
 
 __all__ = [
     "API_VERSIONS",
@@ -31,6 +31,7 @@ __all__ = [
     "DisabledKeyError",
     "InputError",
     "ModalitySpec",
+    "Origin",
     "Provenance",
     "ReaderSpec",
     "SequenceIds",

@@ -13,12 +13,19 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from aion_core.contract.errors import AionError, TokenSpaceError, UnknownKeyError, did_you_mean
 from aion_core.contract.modality import Frozen, ModalitySpec
 
 MANIFEST_VERSION = 1
+
+
+class Origin(Frozen):
+    """The model that a modality was appended to, after its training."""
+
+    source: str = Field(description="folder or repository, as it was named then")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of its weights; of several files, one after another")
 
 
 class Slot(Frozen):
@@ -28,6 +35,12 @@ class Slot(Frozen):
     fingerprint: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="None: not known")
     distribution: str | None = Field(default=None, description="e.g. aion-tok-example")
     version: str | None = None
+    grown_from: Origin | None = Field(default=None, description="None: there from the first training")
+
+    @model_serializer(mode="wrap")
+    def _without_empty_origin(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        return values if self.grown_from else {k: v for k, v in values.items() if k != "grown_from"}
 
     @property
     def key(self) -> str:
@@ -90,6 +103,38 @@ class TokenSpace(Frozen):
     def append(self, slots: Iterable[Slot]) -> TokenSpace:
         """Return a token space with further slots behind the present ones, whose rows keep their numbers."""
         return _validated(TokenSpace, {"slots": (*self.slots, *slots)})
+
+    def grow(self, slots: Iterable[Slot], origin: Origin | None = None) -> TokenSpace:
+        """Return the token space of a model that new modalities are appended to, which is `origin`.
+
+        Raises
+        ------
+        TokenSpaceError
+            If one is there already, under this or another meaning, or has the provenance ID of one that is.
+        """
+        new = tuple(slot.model_copy(update={"grown_from": origin}) for slot in slots)
+        for slot in new:
+            self._check_new(slot)
+        return self.append(new)
+
+    def _check_new(self, slot: Slot) -> None:
+        for name in filter(None, (slot.key, slot.spec.upstream_key)):
+            if name in self:
+                self.check_readable(TokenSpace(slots=(slot,)), accept=(slot.key,))
+                there = self[name].key
+                alias = "" if there == slot.key else f" as {there}"
+                raise TokenSpaceError(f"{slot.key} is there already{alias}; only what is new can be appended.")
+        for old in self.slots:
+            if old.spec.provenance.id == slot.spec.provenance.id:
+                raise TokenSpaceError(
+                    f"{slot.key} has the provenance ID {old.spec.provenance.id}, which is that of {old.key} here; two "
+                    "measurements cannot share one, so one of the plugins must change its own."
+                )
+
+    def newest(self) -> tuple[str, ...]:
+        """Return the keys of the last growth, empty where all modalities were there from the first training."""
+        last = self.slots[-1].grown_from if self.slots else None
+        return tuple(slot.key for slot in self.slots if last and slot.grown_from == last)
 
     def select(self, keys: Iterable[str]) -> TokenSpace:
         """Return the token space of some keys only, in the order given."""

@@ -94,7 +94,7 @@ class TokenLoader:
     accept
         Keys whose tokens may have been made by another tokenizer than the model's.
     ignore
-        Modalities of the stores that the model need not have.
+        Modalities of the stores that are left out; the model need not have them.
     world_size, rank
         Each global batch of ``world_size * batch_size`` samples is cut into one piece for each rank.
     prefetch
@@ -240,10 +240,12 @@ def _matching_slots(store: TokenStore, space: TokenSpace, ignore: Collection[str
     """Return {slot in the store: slot in the model}; by either's key or key in the release."""
     slots, lacking = {}, []
     for theirs, spec in enumerate(store.space.specs()):
+        if spec.key in ignore:
+            continue
         name = next((name for name in (spec.key, spec.upstream_key) if name in space), None)
         if name is not None:
             slots[theirs] = space.index(name)
-        elif spec.key not in ignore:
+        else:
             lacking.append(spec.key)
     if lacking:
         raise AionError(

@@ -5,6 +5,7 @@ Without a manifest it is a release of AION-1's (`aion_core.model.released`), wit
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,22 @@ from aion_core.model.released import (
     is_released,
     load_released,
     read_leftovers,
-    read_released_space,
+    read_released_description,
     write_leftovers,
 )
 from aion_core.release import CONFIG, LEFTOVERS, MANIFEST, WEIGHTS
 
 STEM = WEIGHTS.partition(".")[0]
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a model on disk is, without its weights; `inputs` and `outputs` are keys that can be given and asked for."""
+
+    config: AionConfig
+    space: TokenSpace
+    inputs: frozenset[str]
+    outputs: frozenset[str]
 
 
 def save_model(model: AionModel, folder: Path) -> None:
@@ -48,12 +59,11 @@ def load_model(source: str | Path, revision: str | None = None, local_files_only
     folder = resolve(source, files, revision=revision, local_files_only=local_files_only)
     if is_released(folder):
         return load_released(folder)
-    config, space = _read_config(folder / CONFIG), read_space(folder)
-    inputs, outputs = (_side(folder / CONFIG, name) for name in ("domains_in", "domains_out"))
+    found = read_description(folder)
     if not list(folder.glob(f"{STEM}-*-of-*.safetensors")):  # the parts that processes of a training wrote
         require(folder, WEIGHTS)
     with torch.device("meta"):
-        model = AionModel(config, space, inputs=inputs, outputs=outputs)
+        model = AionModel(found.config, found.space, inputs=found.inputs, outputs=found.outputs)
     with SavedTensors(folder, STEM) as saved:
         saved.check({name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}, "its configuration")
         state = {name: saved.read(name).to(torch.float32) for name in saved.shapes}
@@ -68,20 +78,30 @@ def model_config(model: AionModel) -> dict[str, Any]:
     return {**model.config.model_dump(), **sides}
 
 
+def read_description(folder: Path) -> Description:
+    """Return what a model or a checkpoint in a folder is; of a release, the token space is read off its tensors."""
+    if is_released(folder):
+        config, space, given, asked = read_released_description(folder)
+        return Description(config, space, frozenset(given), frozenset(asked))
+    config, space = _read_config(folder / CONFIG), read_space(folder)
+    inputs, outputs = (_side(folder / CONFIG, name, space) for name in ("domains_in", "domains_out"))
+    return Description(config, space, inputs, outputs)
+
+
 def read_space(folder: Path) -> TokenSpace:
     """Return the token space that a model or a checkpoint was trained on."""
     path = folder / MANIFEST
     if is_released(folder):
-        return read_released_space(folder)
+        return read_released_description(folder)[1]
     if not path.is_file():
         raise InputError(f"{folder} has no {MANIFEST}, so nothing says what its tokens mean.")
     return TokenSpace.from_file(path)
 
 
-def _side(path: Path, name: str) -> list[str] | None:
-    """Return which modalities can be given, or asked for; None for all."""
+def _side(path: Path, name: str, space: TokenSpace) -> frozenset[str]:
+    """Return which modalities can be given, or asked for; all where nothing is said."""
     keys = read_json(path).get(name)
-    return keys if isinstance(keys, list) else None
+    return frozenset(keys if isinstance(keys, list) else space.keys)
 
 
 def _read_config(path: Path) -> AionConfig:

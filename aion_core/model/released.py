@@ -66,29 +66,27 @@ def is_released(folder: Path) -> bool:
 
 def load_released(folder: Path) -> AionModel:
     """Read a model of the release from a folder."""
-    config, inputs, outputs, training_only = _read_config(folder / CONFIG)
+    config, space, inputs, outputs = read_released_description(folder)
     path = require(folder, WEIGHTS)
     tensors, _ = read_safetensors(path)
-    space = released_space(dict.fromkeys((*inputs, *outputs)), tensors, config.dim, path)
     with torch.device("meta"):
-        model = AionModel(
-            config,
-            space,
-            inputs=[space[name].key for name in inputs],
-            outputs=[space[name].key for name in outputs],
-        )
+        model = AionModel(config, space, inputs=inputs, outputs=outputs)
     state, names = _take_weights(model, tensors, path)
     leftovers = _check_leftovers(model, tensors, path)
     model.load_state_dict(state, assign=True)
-    model.export_only = ExportOnly(leftovers, training_only, names)
+    model.export_only = ExportOnly(leftovers, _read_config(folder / CONFIG)[3], names)
     return model.eval()
 
 
-def read_released_space(folder: Path) -> TokenSpace:
-    """Return the token space of a release: vocabularies and positions from its tensors, meanings from the plugins."""
+def read_released_description(folder: Path) -> tuple[AionConfig, TokenSpace, list[str], list[str]]:
+    """Return the shape of a release, its token space, and the keys that can be given and asked for.
+
+    Vocabularies and positions are read off its tensors, meanings off the installed plugins.
+    """
     config, inputs, outputs, _ = _read_config(folder / CONFIG)
     path = require(folder, WEIGHTS)
-    return released_space(dict.fromkeys((*inputs, *outputs)), read_safetensors(path)[0], config.dim, path)
+    space = released_space(dict.fromkeys((*inputs, *outputs)), read_safetensors(path)[0], config.dim, path)
+    return config, space, [space[name].key for name in inputs], [space[name].key for name in outputs]
 
 
 def save_released(model: AionModel, folder: Path) -> None:

@@ -40,9 +40,18 @@ class DataSettings(Settings):
 
 
 class ModelSettings(Settings):
-    """A preset of the paper, with fields of `AionConfig` to override it."""
+    """A preset of the paper, with fields of `AionConfig` to override it; or a trained model to begin with.
+
+    With `start`, the shape is that model's, and what is said of it here must agree.
+    """
 
     preset: str | None = None
+    start: str | None = Field(
+        default=None,
+        description="weights to begin with: a checkpoint, run, model or release, in a folder or on the Hub",
+    )
+    grow: tuple[str, ...] = Field(default=(), description="modalities of the stores to append to the trained model")
+    freeze_old: bool = Field(default=False, description="train only what was appended last")
     config: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -50,7 +59,8 @@ class ModelSettings(Settings):
     def _collect(cls, values: Any) -> Any:
         if not isinstance(values, dict) or "config" in values:
             return values
-        return {"preset": values.get("preset"), "config": {k: v for k, v in values.items() if k != "preset"}}
+        own = {name: value for name, value in values.items() if name in cls.model_fields}
+        return {**own, "config": {name: value for name, value in values.items() if name not in own}}
 
     @model_validator(mode="after")
     def _builds(self) -> Self:
@@ -62,9 +72,14 @@ class ModelSettings(Settings):
             raise ValueError(toml.sentence(error, AionConfig).removesuffix(".")) from None
         return self
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """What is said of the model's shape."""
+        return {**PRESETS.get(self.preset or "", {}), **self.config}
+
     def build(self) -> AionConfig:
         """Return the model's configuration."""
-        return AionConfig(**{**PRESETS.get(self.preset or "", {}), **self.config})
+        return AionConfig(**self.given)
 
 
 class LossSettings(Settings):
@@ -155,6 +170,11 @@ class TrainConfig(Settings):
         """Return the configuration with further keys whose other fingerprint is intended."""
         accepted = (*self.data.accept_fingerprints, *keys)
         return self.model_copy(update={"data": self.data.model_copy(update={"accept_fingerprints": accepted})})
+
+    def growing(self, keys: Sequence[str], freeze_old: bool = False) -> TrainConfig:
+        """Return the configuration with further modalities to append, and whether only they are trained."""
+        settings = {"grow": (*self.model.grow, *keys), "freeze_old": self.model.freeze_old or freeze_old}
+        return self.model_copy(update={"model": self.model.model_copy(update=settings)})
 
     @classmethod
     def parse(cls, values: Any, where: str = "the configuration") -> TrainConfig:

@@ -14,6 +14,7 @@ from aion_core.data.masking import MaskingConfig
 from aion_core.data.split import split_mask
 from aion_core.data.store import TokenStore
 from aion_core.engine import World
+from aion_core.train.beginning import Beginning
 from aion_core.train.config import DataSettings
 from aion_core.train.evaluation import Rows, code_counts, unconditional_entropy
 
@@ -23,11 +24,20 @@ class TrainingData:
 
     Attributes
     ----------
-    space
+    found
         The token space of all stores together, in the order in which they were named, or of `modalities`.
+    space
+        The model's: that of the stores, unless the run begins with a model or appends to one.
     """
 
-    def __init__(self, settings: DataSettings, masking: MaskingConfig, seed: int, world: World) -> None:
+    def __init__(
+        self,
+        settings: DataSettings,
+        masking: MaskingConfig,
+        seed: int,
+        world: World,
+        beginning: Beginning | None = None,
+    ) -> None:
         self.settings, self.masking, self.seed = settings, masking, seed
         self.world = world
         self.share = world.share(settings.batch_size, "data.batch_size")
@@ -35,7 +45,8 @@ class TrainingData:
         stores = [store for group in groups.values() for store in group]
         judged = TokenStore.open(settings.validation) if settings.validation else stores
         self.accept = _resolved(settings.accept_fingerprints, [*stores, *judged])
-        self.space = joint_space([*stores, *judged], settings.modalities, self.accept)
+        self.found = joint_space([*stores, *judged], settings.modalities, self.accept)
+        self.space = beginning.run_space(self.found, self.accept) if beginning else self.found
         self._stores = stores
         self._judged = judged
         weights = {name: source.weight for name, source in zip(groups, settings.train, strict=True)}
@@ -49,7 +60,7 @@ class TrainingData:
             split_config=settings.split,
             weights=weights if len(weights) > 1 else None,
             accept=self.accept,
-            ignore=_ignored(stores, self.space),
+            ignore=_ignored(stores, self.found),
             world_size=world.size,
             rank=world.rank,
             prefetch=1 + settings.accumulate,  # all that the next step takes
@@ -111,7 +122,7 @@ class TrainingData:
             split="validation",
             split_config=self.settings.split,
             accept=self.accept,
-            ignore=_ignored(self._judged, self.space),
+            ignore=_ignored(self._judged, self.found),
             prefetch=0,
         )
 
@@ -128,17 +139,17 @@ class TrainingData:
     @cached_property
     def entropies(self) -> dict[str, float]:
         """Unconditional entropy of each modality that both sides have, in nats per token."""
-        train, held_out = (code_counts(side, self.space) for side in (self.train, self.validation))
+        train, held_out = (code_counts(side, self.found) for side in (self.train, self.validation))
         return {
             key: unconditional_entropy(train[key], held_out[key])
-            for key in self.space.keys
+            for key in self.found.keys
             if train[key].any() and held_out[key].any()
         }
 
     def _rows(self, store: TokenStore, validation: bool) -> Rows:
         split = self.settings.split
         side = split_mask(store.healpix, store.ids, split.fraction, split.order, split.seed) == validation
-        known = [key for key in store.space.keys if key in self.space]
+        known = [key for key in store.space.keys if key in self.found]
         return np.flatnonzero(side & store.present(known))
 
 

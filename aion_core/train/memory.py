@@ -25,7 +25,7 @@ from aion_core.data.masking import MaskingConfig
 from aion_core.model import AionModel
 from aion_core.model.config import AionConfig
 from aion_core.train.config import TrainConfig
-from aion_core.train.parallel import blocks, checkpoint_activations
+from aion_core.train.parallel import blocks, checkpoint_activations, choose_trained
 
 #: CUDA context, communication buffers, and what the allocator cannot fill.
 RESERVE = 3 << 30
@@ -65,27 +65,37 @@ def telling_what_is_too_little() -> Iterator[None]:
 def state_bytes(config: TrainConfig, space: TokenSpace, gpus: int) -> dict[str, int]:
     """Return what is there besides activations, by kind.
 
-    With N parameters in float32, shared by S = GPUs / replicas: weights ``4 N / S``, gradients ``4 N / S``, moments of
-    AdamW ``8 N / S``. Several GPUs compute with gathered copies, of c bytes a parameter (2, or 4 in fp32): all N for
-    ZeRO-2; of the root (embeddings and heads) and of two blocks, one in use and one on its way, for full sharding.
-    Gradients come whole, a block or the root at a time, c bytes a parameter and 4 more to be summed over ranks; while
-    steps accumulate, ``4 N`` of them stay whole. Alone, a GPU computes with copies that count as activations.
+    With N parameters in float32, shared by S = GPUs / replicas: weights ``4 N / S``, and for those that are trained
+    gradients ``4 N / S`` and moments of AdamW ``8 N / S``. Several GPUs compute with gathered copies, of c bytes a
+    parameter (2, or 4 in fp32): all N for ZeRO-2; of the root (embeddings and heads) and of two blocks, one in use and
+    one on its way, for full sharding. Gradients come whole, a block or the root at a time, c bytes a parameter and 4
+    more to be summed over ranks; while steps accumulate, ``4 N`` of them stay whole. Alone, a GPU computes with copies
+    that count as activations.
     """
     with torch.device("meta"):
         model = AionModel(config.model.build(), space)
-    total = sum(p.numel() for p in model.parameters())
-    by_block = [sum(p.numel() for p in block.parameters()) for block in blocks(model)]
-    root, largest = total - sum(by_block), max(by_block)
+    choose_trained(model, config)
+    (total, root, largest), (trained, *parts) = (_sizes(model, only) for only in (False, True))
     shards = max(1, gpus // config.parallel.replicate)
-    found = {"weights": 4 * total // shards, "gradients": 4 * total // shards, "optimiser": 8 * total // shards}
+    found = {"weights": 4 * total // shards, "gradients": 4 * trained // shards, "optimiser": 8 * trained // shards}
     if gpus > 1:
         copy = 4 if config.run.precision == "fp32" else 2
         gathered = total if config.parallel.sharding == "zero2" else root + 2 * largest
         found["gathered weights"] = copy * gathered
-        found["gradients not yet shared"] = (copy + 4) * max(root, largest)
+        found["gradients not yet shared"] = (copy + 4) * max(parts)
         if config.data.accumulate > 1:
-            found["gradients not yet shared"] += 4 * total
+            found["gradients not yet shared"] += 4 * trained
     return found
+
+
+def _sizes(model: AionModel, trained: bool) -> tuple[int, int, int]:
+    """Return the parameters of a model, of its root (embeddings and heads) and of its largest block."""
+
+    def size(module: nn.Module) -> int:
+        return sum(p.numel() for p in module.parameters() if p.requires_grad or not trained)
+
+    by_block = [size(block) for block in blocks(model)]
+    return size(model), size(model) - sum(by_block), max(by_block)
 
 
 def step_bytes(
@@ -119,6 +129,7 @@ def _peak(
     half = config.run.precision != "fp32"
     with FakeTensorMode():
         model = AionModel(model_config, space)
+        choose_trained(model, config)
         if sharded and half:  # sharding hands out weights in bf16, so that autocast has nothing to copy
             _halve(model)
         checkpoint_activations(model, config.parallel)
@@ -129,13 +140,15 @@ def _peak(
 def _halve(model: nn.Module) -> None:
     for module in model.modules():  # `to` cannot swap tensors that have no contents
         for name, parameter in module.named_parameters(recurse=False):
-            setattr(module, name, nn.Parameter(parameter.detach().to(torch.bfloat16)))
+            half = parameter.detach().to(torch.bfloat16)
+            setattr(module, name, nn.Parameter(half, parameter.requires_grad))
 
 
 def peak_of_step(model: AionModel, batch: TokenBatch, half: bool) -> int:
     """Return the most bytes that were alive at once in a forward and backward pass, besides weights and gradients."""
     for parameter in model.parameters():  # as soon as it is there, a gradient is counted elsewhere
-        parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
     with LiveBytes() as live:
         with torch.autocast("cpu", dtype=torch.bfloat16) if half else nullcontext():
             loss = model(batch).sum()

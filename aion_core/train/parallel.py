@@ -12,7 +12,7 @@ over ranks and never averaged.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -23,10 +23,11 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from aion_core.contract import AionError
+from aion_core.contract import AionError, TokenSpace
 from aion_core.engine.device import computes_bf16
 from aion_core.engine.distributed import World
 from aion_core.model import AionModel
+from aion_core.model.growth import freeze_old
 from aion_core.model.initialise import initial
 from aion_core.train.config import ParallelSettings, TrainConfig
 
@@ -34,21 +35,39 @@ from aion_core.train.config import ParallelSettings, TrainConfig
 KEPT = ("mm", "addmm", "bmm", "baddbmm", "_scaled_dot_product", "_flash_attention", "flex_attention")
 
 
-def build_model(config: TrainConfig, space: Any, world: World) -> AionModel:
-    """Return the model of a run with its initial weights, on this process's device and cut as the settings say."""
+def build_model(
+    config: TrainConfig,
+    space: TokenSpace,
+    world: World,
+    inputs: Collection[str] | None = None,
+    outputs: Collection[str] | None = None,
+) -> AionModel:
+    """Return the model of a run with its initial weights, on this process's device and cut as the settings say.
+
+    `inputs` and `outputs` are the modalities that can be given and asked for (default: all).
+    """
+    build = partial(AionModel, config.model.build(), space, config.run.seed, inputs=inputs, outputs=outputs)
     if world.size == 1:
         check_replicas(config.parallel, world)
-        model = AionModel(config.model.build(), space, config.run.seed).to(world.device)
+        model = build().to(world.device)
+        choose_trained(model, config)
         checkpoint_activations(model, config.parallel)
         compile_blocks(model, config.parallel, world.device)
         return model
     with torch.device("meta"):
-        model = AionModel(config.model.build(), space, config.run.seed)
+        model = build()
+    choose_trained(model, config)
     checkpoint_activations(model, config.parallel)
     compile_blocks(model, config.parallel, world.device)
     shard(model, config.parallel, world, config.run.precision)
     materialise(model, world.device, config.run.seed)
     return model
+
+
+def choose_trained(model: AionModel, config: TrainConfig) -> None:
+    """Leave out of the training what is to stay as it is: all but what was appended last, if that is wanted."""
+    if config.model.freeze_old:
+        freeze_old(model, model.space.newest())
 
 
 def blocks(model: AionModel) -> list[nn.Module]:

@@ -16,11 +16,13 @@ from aion_core.engine import Checkpoints, World
 from aion_core.engine.hardware import GIB, Gpu
 from aion_core.model import AionModel
 from aion_core.model.flops import training_flops
+from aion_core.model.growth import belongs
 from aion_core.model.size import parameters_by_part
+from aion_core.train.beginning import Beginning, find_beginning, has_moments, weights_sha256
 from aion_core.train.config import TrainConfig
 from aion_core.train.data import TrainingData
 from aion_core.train.memory import memory_per_gpu, state_bytes
-from aion_core.train.parallel import check_replicas
+from aion_core.train.parallel import check_replicas, choose_trained
 from aion_core.train.state import check_resumable
 
 #: Samples that are drawn to see what a sample holds.
@@ -50,20 +52,29 @@ def plan(config: TrainConfig, machine: Machine, changes: Collection[str] = ()) -
     """
     world = World(0, machine.gpus, torch.device("cpu"))
     check_replicas(config.parallel, world)
-    data = TrainingData(config.data, config.masking, config.run.seed, world)
-    begun = _check(config, data, changes)
+    latest = Checkpoints(config.run.folder / "checkpoints").latest()
+    beginning = find_beginning(config, latest, weights_sha256)
+    config = beginning.config
+    data = TrainingData(config.data, config.masking, config.run.seed, world, beginning)
+    new = beginning.new(data.space)
+    _check(config, data)
+    if latest:
+        check_resumable(latest, data, config, changes, new)
     inputs, targets = _drawn(data)
     memory = memory_per_gpu(config, data.space, machine.gpus, targets)
     if memory["total"] > machine.gpu.memory:
         raise AionError(_too_little(config, data.space, machine, targets, memory))
+    given, asked = beginning.sides(new)
     with torch.device("meta"):
-        model = AionModel(config.model.build(), data.space)
+        model = AionModel(config.model.build(), data.space, inputs=given, outputs=asked)
+    choose_trained(model, config)
     samples = config.data.batch_size * config.data.accumulate
     return {
         "folder": str(config.run.folder),
         "precision": config.run.precision,
         "steps": config.optimizer.steps,
-        "continues_at_step": begun,
+        "continues_at_step": latest.step if latest else 0,
+        "begins_with": _growth(config, beginning, model, new),
         "samples_per_step": samples,
         "samples_per_gpu": config.data.batch_size // machine.gpus,
         "accumulate": config.data.accumulate,
@@ -78,18 +89,35 @@ def plan(config: TrainConfig, machine: Machine, changes: Collection[str] = ()) -
     }
 
 
-def _check(config: TrainConfig, data: TrainingData, changes: Collection[str]) -> int:
-    """Refuse what the run would refuse; return the step at which it would continue."""
-    space = data.space
+def _check(config: TrainConfig, data: TrainingData) -> None:
+    """Refuse names of modalities that the run would refuse."""
     for pair in config.evaluate.conditional:
-        space.select((pair.target, *pair.given))
+        data.space.select((pair.target, *pair.given))
     for key in config.loss.weights:
-        space.index(key)
-    latest = Checkpoints(config.run.folder / "checkpoints").latest()
-    if latest is None:
-        return 0
-    check_resumable(latest, space, config.model_dump(mode="json"), data.accept, data.objects, changes)
-    return latest.step
+        data.space.index(key)
+
+
+def _growth(config: TrainConfig, beginning: Beginning, model: AionModel, new: Collection[str]) -> dict[str, Any] | None:
+    """Return what the run begins with, what is appended to it, and what of all that is trained; None: nothing."""
+    if beginning.folder is None or not (config.model.start or model.space.newest()):
+        return None
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    appended = {key: sum(n for name, n in sizes.items() if belongs(name, [key])) for key in new}
+    return {
+        "from": str(beginning.folder),
+        "moments": has_moments(beginning.folder),
+        "appended": {
+            key: {
+                "vocab_size": model.space[key].spec.vocab_size,
+                "tokens": model.space[key].spec.n_tokens,
+                "parameters": n,
+                "fingerprint": model.space[key].fingerprint,
+            }
+            for key, n in appended.items()
+        },
+        "trained": "what was appended" if config.model.freeze_old else "all",
+        "parameters_trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
+    }
 
 
 def _drawn(data: TrainingData) -> tuple[list[float], list[float]]:

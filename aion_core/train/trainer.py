@@ -35,11 +35,12 @@ from aion_core.engine.hardware import gpu_of
 from aion_core.engine.saving import Saver
 from aion_core.files import write_json
 from aion_core.model.flops import training_flops
+from aion_core.train.beginning import find_beginning, weights_sha256
 from aion_core.train.config import TrainConfig
 from aion_core.train.data import TrainingData
 from aion_core.train.evaluation import HeldOut, Selection, conditional_loss, masked_losses, modality_loss, pairs
 from aion_core.train.parallel import build_model, clip_gradients, communicate_gradients, local_parameters, reshard
-from aion_core.train.state import check_resumable, restore, run_tensors, write_documents
+from aion_core.train.state import begin_with, check_resumable, restore, run_tensors, write_documents
 
 
 @dataclass(frozen=True)
@@ -93,21 +94,22 @@ class Trainer:
         world: World | None = None,
         changes: Collection[str] = (),
     ) -> None:
-        self.config, self.on_step, self.on_problem = config, on_step, on_problem
+        self.on_step, self.on_problem = on_step, on_problem
         self.folder = config.run.folder
         self.world = world or World(0, 1, choose_device(config.run.device))
         self.device = self.world.device
-        self.data = TrainingData(config.data, config.masking, config.run.seed, self.world)
         self.checkpoints = Checkpoints(self.folder / "checkpoints")
+        latest, self.changed = self.checkpoints.latest(), []
+        beginning = find_beginning(config, latest, self._digest)
+        self.config = config = beginning.config
+        self.data = TrainingData(config.data, config.masking, config.run.seed, self.world, beginning)
+        self.grown = beginning.new(self.data.space)
         self.metrics = MetricsLog(self.folder / "metrics.jsonl", not self.world.lead, config.run.tensorboard)
         for pair in config.evaluate.conditional:
             self.data.space.select((pair.target, *pair.given))
-        latest, self.changed = self.checkpoints.latest(), []
         if latest:
-            self.changed = check_resumable(
-                latest, self.data.space, self._config_json(), self.data.accept, self.data.objects, changes
-            )
-        self.model = build_model(config, self.data.space, self.world)
+            self.changed = check_resumable(latest, self.data, config, changes, self.grown)
+        self.model = build_model(config, self.data.space, self.world, *beginning.sides(self.grown))
         self.local = local_parameters(self.model)
         self.optimizer = build_optimizer(self.local, config.optimizer, _decays, _is_embedding)
         self.weights = self._loss_weights()
@@ -117,8 +119,10 @@ class Trainer:
         self.unlogged = (0, 0.0, 0.0)  # steps, seconds that they waited for data, seconds that they took
         self.position = Position(epoch=0, index=0, seed=config.run.seed)
         if latest:
-            state = restore(latest, self.model, self.local, self.optimizer)
+            state = restore(latest, self.model, self.local, self.optimizer, self.grown)
             self.step, self.position, self.skips.in_a_row = state["step"], state["position"], state["skipped"]
+        elif beginning.folder:
+            begin_with(beginning.folder, self.model, self.local, self.optimizer, self.grown)
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -251,7 +255,7 @@ class Trainer:
         asked: list[tuple[str, tuple[str, ...], Selection]]
         asked = [(space[p.target].key, tuple(space[k].key for k in p.given), selection) for p in settings.conditional]
         if settings.pairs:
-            asked += [(t, (s,), objects) for s, t, objects in pairs(selection, space, settings.pairs)]
+            asked += [(t, (s,), objects) for s, t, objects in pairs(selection, self.data.found, settings.pairs)]
         for target, given, objects in asked:
             result = conditional_loss(self.model, objects, target, given, entropies.get(target), self.autocast, world)
             found += [result] if result else []
@@ -280,6 +284,7 @@ class Trainer:
             "position": self.position,
             "skipped": self.skips.in_a_row,
             "objects": self.data.objects,
+            "modalities": self.data.found.keys,
             "config": self._config_json(),
         }
         tensors = run_tensors(self.model, self.local, self.optimizer)
@@ -299,6 +304,10 @@ class Trainer:
             self.metrics.write("unsaved", self.step, {"reason": failure})
             self.on_problem(f"{failure[0].upper()}{failure[1:]}; training goes on, and the next is tried as planned.")
 
+    def _digest(self, folder: Path) -> str:
+        """Return the SHA-256 of weights, which the lead alone reads for it."""
+        return self.world.gather(weights_sha256(folder) if self.world.lead else "")[0]
+
     def _config_json(self) -> dict[str, Any]:
         return self.config.model_dump(mode="json")
 
@@ -310,6 +319,9 @@ class Trainer:
             self.metrics.resume_at(self.step)
             if self.changed:
                 self.metrics.write("changed", self.step, {"settings": self.changed})
+            if self.grown:
+                origin = self.data.space[self.grown[0]].grown_from
+                self.metrics.write("grown", self.step, {"modalities": self.grown, "from": origin and dict(origin)})
             if not self.step:
                 self.metrics.write("data", 0, {"entropy_by_modality": self.data.entropies})
         self.world.barrier()

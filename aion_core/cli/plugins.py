@@ -1,7 +1,8 @@
-"""Show what is installed: surveys, their modalities, and what failed to load and why.
+"""Show what is installed: surveys, their modalities, and what failed to load and why. Write a plugin for another.
 
     aion plugins
     aion plugins list KEY_OR_PLUGIN
+    aion plugins new NAME --kind image
     aion plugins --readers
     aion plugins --json
 
@@ -9,7 +10,8 @@ With --readers, it shows which files the plugins read, and with which options an
 FILE` sets them); their code is imported for that, which takes longer.
 
 A plugin's fault disables that plugin or those keys only; it is shown here, and the exit code stays 0. The
-environment variable AION_PLUGINS (names, separated by commas) restricts which plugins are loaded.
+environment variable AION_PLUGINS (names, separated by commas) restricts which plugins are loaded. Every command loads
+them all, so one that takes long is named, and so is what a plugin uses that will go.
 """
 
 from __future__ import annotations
@@ -24,19 +26,29 @@ from aion_core import __version__
 from aion_core.cli.console import add_action, print_json, print_table
 from aion_core.contract import ModalitySpec, UnknownKeyError, did_you_mean
 from aion_core.plugins import Failure, LoadedPlugin, Registry, load_registry
-from aion_core.plugins.discovery import ENVIRONMENT, GROUP, selection
+from aion_core.plugins.discovery import ENVIRONMENT, GROUP, SLOW, selection
+
+#: What a plugin declares, as `LoadedPlugin` has it.
+PARTS = ("modalities", "readers", "simulators")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print everything as one JSON document")
     parser.add_argument("--readers", action="store_true", help="the readers of files, and their options")
-    verbs = parser.add_subparsers(dest="action", metavar="{list}")
+    verbs = parser.add_subparsers(dest="action", metavar="{list,new}")
     listing = add_action(verbs, "list", "the same, of the plugins and keys named only", __doc__)
     listing.add_argument("names", nargs="*", metavar="NAME", help="a plugin's name, a key or an upstream key")
     listing.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON document")
+    from aion_core.cli import plugins_new
+
+    plugins_new.add_arguments(add_action(verbs, "new", "write a package for a survey of yours", plugins_new.__doc__))
 
 
 def run(args: argparse.Namespace) -> None:
+    if args.action == "new":
+        from aion_core.cli import plugins_new
+
+        return plugins_new.run(args)
     registry = load_registry()
     keys = _chosen(registry, getattr(args, "names", []))
     options = _options(registry) if args.readers else None
@@ -103,6 +115,7 @@ def _document(
                 "distribution": plugin.distribution,
                 "version": plugin.version,
                 "seconds": round(plugin.seconds, 6),
+                "notices": list(plugin.notices),
                 "modalities": [spec.key for spec in plugin.modalities],
                 "readers": [reader.name for reader in plugin.readers],
                 "simulators": [simulator.name for simulator in plugin.simulators],
@@ -132,9 +145,31 @@ def _show(registry: Registry, keys: Collection[str]) -> None:
         print(f"{ENVIRONMENT} restricts the plugins to: {', '.join(chosen) or 'none'}")
     elif not registry.plugins and not registry.failures:
         print(f"No plugin is installed: no distribution here has an entry point in the group {GROUP!r}.")
+    of_keys = {id(registry.origin(key)) for key in keys}
+    if plugins := [plugin for plugin in registry.plugins if id(plugin) in of_keys]:
+        headings = ("plugin", "distribution", *(f">{part}" for part in PARTS), ">ms")
+        print_table("Plugins", headings, map(_plugin, plugins))
+    parts: tuple[LoadedPlugin | Failure, ...] = (*registry.plugins, *registry.failures)
+    if slow := [part for part in parts if part.seconds > SLOW]:
+        headings = ("plugin", "distribution", ">seconds", "to mend it")
+        print_table("What every command waits for", headings, map(_slow, slow))
+    if notices := [(plugin.name, plugin.label, text) for plugin in registry.plugins for text in plugin.notices]:
+        print_table("What works, but will go", ("plugin", "distribution", "what to change"), notices)
     if registry.failures:
         headings = ("plugin", "distribution", "stage", "disabled", "reason")
         print_table("What could not be loaded", headings, map(partial(_fault, registry), registry.failures), "red")
+
+
+def _plugin(plugin: LoadedPlugin) -> tuple[str, ...]:
+    counts = (f"{len(getattr(plugin, part))}" for part in PARTS)
+    return (plugin.name, plugin.label, *counts, f"{1000 * plugin.seconds:.0f}")
+
+
+def _slow(part: LoadedPlugin | Failure) -> tuple[str, ...]:
+    loaded = isinstance(part, LoadedPlugin)
+    names = (part.name, part.label) if isinstance(part, LoadedPlugin) else (part.plugin, ", ".join(part.distributions))
+    mend = "name heavy code by import strings instead of importing it" if loaded else "see below"
+    return (*names, f"{part.seconds:.1f}", mend)
 
 
 def _fault(registry: Registry, failure: Failure) -> tuple[str, ...]:

@@ -6,8 +6,35 @@ from pydantic import Field
 
 from aion_core.contract.modality import IMPORT_PATTERN, KEY_PATTERN, Frozen
 
-#: Versions of the plugin contract that this core understands; a plugin says its own as ``api_version``.
-API_VERSIONS = (1,)
+
+class PluginApi(Frozen):
+    """The plugin contract by its version, which a plugin says as ``api_version``, and how plugins follow it.
+
+    A core understands plugins of its own version and of the one before, so that nobody has to upgrade all at once.
+    """
+
+    version: int = Field(ge=1)
+    changes: dict[int, str] = Field(
+        default_factory=dict, description="by version, what a plugin of the one before is to replace by what"
+    )
+
+    @property
+    def understood(self) -> tuple[int, ...]:
+        """The versions of plugins that work, oldest first."""
+        return tuple(range(max(1, self.version - 1), self.version + 1))
+
+    def advice(self, version: int) -> str | None:
+        """Return what a plugin of an older version is to change, in one sentence; None for one of this version."""
+        if version == self.version:
+            return None
+        steps = [self.changes[step] for step in range(version + 1, self.version + 1) if step in self.changes]
+        return f"api_version {version} goes with the next one; use api_version {self.version}" + "".join(
+            f": {step}" for step in steps
+        )
+
+
+API = PluginApi(version=1)
+API_VERSIONS = API.understood
 
 
 class ReaderSpec(Frozen):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import redirect_stdout
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -20,8 +21,8 @@ from typing import Any, Literal, TypeVar
 import pluggy
 from pydantic import BaseModel, ValidationError
 
+from aion_core import __version__
 from aion_core.contract import (
-    API_VERSIONS,
     AionError,
     ModalitySpec,
     ReaderSpec,
@@ -29,24 +30,28 @@ from aion_core.contract import (
     did_you_mean,
     is_key,
 )
+from aion_core.contract.plugin import API, PluginApi
 from aion_core.plugins import hookspecs
 
 GROUP = "aion.plugins"
 ENVIRONMENT = "AION_PLUGINS"
 UNKNOWN = "unknown distribution"  # a half-removed installation leaves metadata without a name or a version
+#: A plugin that takes longer than this to load, in seconds, is named: every command waits for it.
+SLOW = 0.2
 
 Stage = Literal["import", "api_version", "hook", "declaration", "conflict", "selection"]
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a plugin, or some of its keys, cannot be used."""
+    """Why a plugin, or some of its keys, cannot be used; `seconds` is what loading it took all the same."""
 
     plugin: str
     distributions: tuple[str, ...]
     stage: Stage
     reason: str
     keys: tuple[str, ...] = ()
+    seconds: float = 0.0
 
     def __str__(self) -> str:
         of = f" of {', '.join(self.keys)}" if self.keys else ""
@@ -59,12 +64,20 @@ class LoadedPlugin:
     """One plugin that imported, and what its hooks returned (before conflicts between plugins are looked for).
 
     Compared by identity: two distributions may bring plugins that look the same.
+
+    Attributes
+    ----------
+    seconds
+        What loading it took.
+    notices
+        What it uses that works here and will go, each with what to use instead.
     """
 
     name: str
     distribution: str
     version: str
     seconds: float
+    notices: tuple[str, ...] = ()
     modalities: tuple[ModalitySpec, ...] = ()
     readers: tuple[ReaderSpec, ...] = ()
     simulators: tuple[SimulatorSpec, ...] = ()
@@ -86,7 +99,9 @@ def installed_entry_points() -> list[EntryPoint]:
     return sorted(entry_points(group=GROUP), key=lambda e: (e.name, _distribution(e), e.value))
 
 
-def load_plugins(points: Iterable[EntryPoint] | None = None) -> tuple[list[LoadedPlugin], list[Failure]]:
+def load_plugins(
+    points: Iterable[EntryPoint] | None = None, api: PluginApi = API
+) -> tuple[list[LoadedPlugin], list[Failure]]:
     """Load every selected plugin; never raises for a plugin's fault."""
     available = installed_entry_points() if points is None else list(points)
     plugins: list[LoadedPlugin] = []
@@ -107,10 +122,12 @@ def load_plugins(points: Iterable[EntryPoint] | None = None) -> tuple[list[Loade
         available = [e for e in available if e.name in selected]
     with redirect_stdout(sys.stderr):  # what a plugin prints must not end up inside a command's JSON
         for point in available:
+            start = perf_counter()
             try:
-                plugins.append(_load(point))
+                plugins.append(_load(point, api))
             except _FaultError as fault:
-                failures.append(Failure(point.name, (_label(point),), fault.stage, str(fault)))
+                seconds = perf_counter() - start
+                failures.append(Failure(point.name, (_label(point),), fault.stage, str(fault), seconds=seconds))
     return plugins, failures
 
 
@@ -123,36 +140,59 @@ def import_object(path: str) -> Any:
         raise AionError(f"{path!r} cannot be imported: {error}. Is the package that provides it installed?") from error
 
 
-def _load(point: EntryPoint) -> LoadedPlugin:
+def _load(point: EntryPoint, api: PluginApi) -> LoadedPlugin:
     start = perf_counter()
-    module = _guarded("import", point.load)
-    _check_api_version(_guarded("api_version", lambda: getattr(module, "api_version", None)))
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
-    _guarded("hook", lambda: manager.register(module, name=point.name))
-    _guarded("hook", lambda: _check_hooks(manager, module))
-    modalities = _call(manager, "aion_modalities", ModalitySpec)
-    readers = _call(manager, "aion_readers", ReaderSpec)
-    simulators = _call(manager, "aion_simulators", SimulatorSpec)
+    with _deprecations() as notices:
+        module = _guarded("import", point.load)
+        version = _guarded("api_version", lambda: getattr(module, "api_version", None))
+        _check_api_version(version, api)
+        manager = pluggy.PluginManager(hookspecs.PROJECT)
+        manager.add_hookspecs(hookspecs)
+        _guarded("hook", lambda: manager.register(module, name=point.name))
+        _guarded("hook", lambda: _check_hooks(manager, module))
+        modalities = _call(manager, "aion_modalities", ModalitySpec)
+        readers = _call(manager, "aion_readers", ReaderSpec)
+        simulators = _call(manager, "aion_simulators", SimulatorSpec)
+    if (advice := api.advice(version)) is not None:
+        notices.insert(0, advice)
     _check_prefix(point.name, [*(m.key for m in modalities), *(r.name for r in readers), *(s.name for s in simulators)])
     return LoadedPlugin(
         point.name,
         _distribution(point),
         _version(point),
         perf_counter() - start,
+        tuple(dict.fromkeys(notices)),
         modalities,
         readers,
         simulators,
     )
 
 
-def _check_api_version(version: object) -> None:
-    if type(version) is int and version in API_VERSIONS:
+def _check_api_version(version: object, api: PluginApi) -> None:
+    if type(version) is int and version in api.understood:
         return
-    known = ", ".join(map(str, API_VERSIONS))
+    known = " and ".join(map(str, api.understood))
     found = "is missing" if version is None else f"is {version!r}"
-    hint = "upgrade aion-core" if type(version) is int and version > max(API_VERSIONS) else "upgrade the plugin"
-    raise _FaultError("api_version", f"api_version {found}; this aion-core understands {known}: {hint}")
+    hint = "upgrade aion-core" if type(version) is int and version > api.version else "upgrade the plugin"
+    raise _FaultError("api_version", f"api_version {found}; this aion-core ({__version__}) understands {known}: {hint}")
+
+
+@contextmanager
+def _deprecations() -> Iterator[list[str]]:
+    """Collect what a plugin's code is warned of that will go, whatever the filters; other warnings are as ever."""
+    found: list[str] = []
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def collect(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, DeprecationWarning):
+                found.append(" ".join(str(message).split()))
+            else:
+                show(message, category, *where, **more)
+
+        warnings.showwarning = collect
+        warnings.simplefilter("always", DeprecationWarning)
+        yield found
 
 
 T = TypeVar("T", bound=BaseModel)
@@ -198,12 +238,15 @@ def _told(error: BaseException) -> str:
         found = f" (got {str(first['input'])[:80]!r})" if where else ""
         return f"{error.title}{'.' if where else ''}{where}: {first['msg'].removeprefix('Value error, ')}{found}"
     text = " ".join(str(error).split()) or "no message"
-    return f"{type(error).__name__}: {text if len(text) <= 300 else text[:299] + '…'}"
+    told = f"{type(error).__name__}: {text if len(text) <= 300 else text[:299] + '…'}"
+    if isinstance(error, ImportError) and (error.name or "").partition(".")[0] == "aion_core":
+        told += f"; this is aion-core {__version__}, the plugin may be made for another"
+    return told
 
 
 def _check_hooks(manager: pluggy.PluginManager, module: Any) -> None:
     """Refuse a misspelt hook and an unmarked one, both of which pluggy passes over without a word."""
-    hooks = {"aion_modalities", "aion_readers", "aion_simulators"}
+    hooks = {name for name in vars(hookspecs) if name.startswith("aion_")}
     for name in dir(module):
         if not name.startswith("aion_"):
             continue

@@ -20,6 +20,7 @@ from aion_core.contract import (
     UnknownKeyError,
     did_you_mean,
 )
+from aion_core.contract.plugin import API, PluginApi
 from aion_core.plugins.discovery import ENVIRONMENT, Failure, LoadedPlugin, load_plugins, selection
 
 
@@ -63,8 +64,7 @@ class Registry:
 
     def origin(self, key: str) -> LoadedPlugin:
         """Return the plugin that declares a key."""
-        spec = self.resolve(key)
-        return next(p for p in self.plugins if any(spec is s for s in p.modalities))
+        return self._origins[self.resolve(key).key]
 
     def slot(self, key: str, fingerprint: str | None = None) -> Slot:
         """Return the token-space slot of a key, with the plugin that declares it."""
@@ -84,16 +84,22 @@ class Registry:
         return TokenSpace().append(self.slot(s.key, fingerprints.get(s.key)) for s in specs)
 
     @cached_property
+    def _origins(self) -> dict[str, LoadedPlugin]:
+        usable = {id(spec) for spec in self.modalities.values()}
+        return {spec.key: plugin for plugin in self.plugins for spec in plugin.modalities if id(spec) in usable}
+
+    @cached_property
     def _names(self) -> dict[str, ModalitySpec]:
         upstream = {s.upstream_key: s for s in self.modalities.values() if s.upstream_key}
         return upstream | dict(self.modalities)
 
 
-def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
+def load_registry(points: Iterable[EntryPoint] | None = None, api: PluginApi = API) -> Registry:
     """Discover the installed plugins (entry-point group ``aion.plugins``) and return what is usable.
 
     Never raises for a plugin's fault; those are in `Registry.failures`. The environment variable ``AION_PLUGINS``
-    restricts discovery to the plugins that it names; empty, it disables all.
+    restricts discovery to the plugins that it names; empty, it disables all. `api` is the version of the plugin
+    contract that they are held to.
 
     Examples
     --------
@@ -101,7 +107,7 @@ def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
     >>> isinstance(registry.failures, tuple)
     True
     """
-    plugins, failures = load_plugins(points)
+    plugins, failures = load_plugins(points, api)
     conflicts = _conflicts(plugins)
     disabled = {key for failure in conflicts for key in failure.keys}
     modalities = {s.key: s for p in plugins for s in p.modalities if s.key not in disabled}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aion_core.contract import AionError, ModalitySpec
@@ -42,15 +43,25 @@ def begin(
             return list(cls.build(specs, config.run.seed, **config.network))
         except TypeError as error:
             raise AionError(f"{cls.__name__} does not take the settings {config.network} ({error}).") from error
-    if config.network:
-        raise AionError(f"The network of --from has its sizes already; leave out network.{next(iter(config.network))}.")
     if grow:
-        return _grown(specs, base, config.run.seed)
+        return _of_these_sizes(_grown(specs, base, config.run.seed), config.network)
     if missing := [spec.key for spec in specs if spec.key not in base]:
         raise AionError(
             f"The tokenizer set has none for {missing[0]} (it has {', '.join(base)}); --grow gives it new bands."
         )
-    return [base[spec.key] for spec in specs]
+    return _of_these_sizes([base[spec.key] for spec in specs], config.network)
+
+
+def _of_these_sizes(tokenizers: list[Tokenizer], settings: Mapping[str, Any]) -> list[Tokenizer]:
+    """Return tokenizers that are there already, if their sizes are those that a recipe asks for."""
+    found = tokenizers[0].artifact().config
+    for name, wanted in settings.items():
+        if json.dumps(found.get(name)) != json.dumps(wanted):
+            raise AionError(
+                f"network.{name} is {found.get(name)} in the network of --from, and {wanted} in the recipe; "
+                "leave it out, or begin afresh without --from."
+            )
+    return tokenizers
 
 
 def _grown(specs: Sequence[ModalitySpec], base: TokenizerSet, seed: int) -> list[Tokenizer]:

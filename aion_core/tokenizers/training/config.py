@@ -36,6 +36,9 @@ class DataSettings(Settings):
     interleave: int = Field(default=4, ge=1, description="files that are read in turn")
     lanes: int | None = Field(default=None, ge=1, description="parts of the data; default: one for each process")
     prefetch: int = Field(default=2, ge=0, description="batches prepared ahead")
+    band_dropout: float = Field(
+        default=0.0, ge=0, le=1, description="share of the images that lose bands, so that such images are known"
+    )
     split: HoldOutSettings = HoldOutSettings()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,10 +31,12 @@ from aion_core.engine import (
     set_learning_rate,
 )
 from aion_core.files import read_safetensors, write_json, write_safetensors
+from aion_core.observations import Image, Observation
 from aion_core.plugins import Registry, load_registry
 from aion_core.tokenizers.base import Tokenizer
 from aion_core.tokenizers.quality import Quality
 from aion_core.tokenizers.sets import TokenizerSet
+from aion_core.tokenizers.training.bands import without_some_bands
 from aion_core.tokenizers.training.config import TokenizerConfig
 from aion_core.tokenizers.training.evaluation import assess
 from aion_core.tokenizers.training.page import has_matplotlib
@@ -168,10 +170,20 @@ class TokenizerTrainer:
 
     def _terms(self, batch: TrainingBatch, share: float) -> dict[str, Tensor]:
         """Return the terms of the loss, weighted by this process's share of the objects."""
-        given = [self.tokenizers[key].accept(obs) for key, obs in batch.observations]
+        given = [self.tokenizers[key].accept(obs) for key, obs in self._thinned(batch)]
         with autocast(self.device, self.config.run.precision):
             terms = self.lead.loss(*given)
         return {name: term * share for name, term in terms.items()}
+
+    def _thinned(self, batch: TrainingBatch) -> Iterator[tuple[str, Observation]]:
+        """Yield the observations, images without some of their bands where that is asked for."""
+        share, first = self.config.data.band_dropout, 0
+        for key, obs in batch.observations:
+            names = batch.names[first : first + len(obs)]
+            first += len(obs)
+            if share and isinstance(obs, Image):
+                obs = without_some_bands(obs, share, [f"{self.config.run.seed}/{self.step}/{name}" for name in names])
+            yield key, obs
 
     def _names(self, batch: TrainingBatch) -> list[str]:
         return [name for names in self.world.gather(list(batch.names)) for name in names]

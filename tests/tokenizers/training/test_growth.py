@@ -112,12 +112,25 @@ def test_a_training_of_what_is_new_resumes(base, tmp_path) -> None:
     assert again.run().finished
 
 
+def test_images_lose_the_same_bands_in_a_run_that_is_done_again(tmp_path) -> None:
+    def weights(folder: str, share: float) -> torch.Tensor:
+        data = {"batch_size": 4, "band_dropout": share}
+        tokenizers = begin([OLD], config(tmp_path, network=NETWORK))
+        trained = train(config(tmp_path / folder, data=data), tokenizers, Always(("demo_old", images(("G", "R")))))
+        return torch.cat([p.detach().flatten() for p in trained.lead.parameters()])
+
+    assert torch.equal(weights("first", 0.5), weights("again", 0.5))
+    assert not torch.equal(weights("first", 0.5), weights("whole", 0.0))
+
+
 def test_what_cannot_be_begun_is_a_sentence(base, tmp_path) -> None:
     settings = config(tmp_path / "x")
     with pytest.raises(AionError, match=r"has none for demo_new \(it has demo_old\); --grow"):
         begin([NEW], settings, base)
-    with pytest.raises(AionError, match=r"leave out network\.hidden_dims"):
-        begin([OLD], config(tmp_path / "x", network={"hidden_dims": 4}), base)
+    sizes = base["demo_old"].artifact().config
+    assert begin([OLD], config(tmp_path / "x", network={"hidden_dims": sizes["hidden_dims"]}), base)
+    with pytest.raises(AionError, match=rf"network\.hidden_dims is {sizes['hidden_dims']} in the network of --from"):
+        begin([OLD], config(tmp_path / "x", network={"hidden_dims": sizes["hidden_dims"] + 1}), base)
     scalar = make_spec("number", ("G",)).model_copy(
         update={"tokenizer": TokenizerSpec(path="aion_core.tokenizers.scalar:QuantileTokenizer")}
     )

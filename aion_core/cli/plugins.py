@@ -35,20 +35,26 @@ PARTS = ("modalities", "readers", "simulators")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print everything as one JSON document")
     parser.add_argument("--readers", action="store_true", help="the readers of files, and their options")
-    verbs = parser.add_subparsers(dest="action", metavar="{list,new}")
+    verbs = parser.add_subparsers(dest="action", metavar="{list,check,new}")
     listing = add_action(verbs, "list", "the same, of the plugins and keys named only", __doc__)
     listing.add_argument("names", nargs="*", metavar="NAME", help="a plugin's name, a key or an upstream key")
     listing.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON document")
-    from aion_core.cli import plugins_new
+    from aion_core.cli import plugins_check, plugins_new
 
+    plugins_check.add_arguments(add_action(verbs, "check", "put the conformance suite to one", plugins_check.__doc__))
     plugins_new.add_arguments(add_action(verbs, "new", "write a package for a survey of yours", plugins_new.__doc__))
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int | None:
+    if args.action == "check":
+        from aion_core.cli import plugins_check
+
+        return plugins_check.run(args)
     if args.action == "new":
         from aion_core.cli import plugins_new
 
-        return plugins_new.run(args)
+        plugins_new.run(args)
+        return None
     registry = load_registry()
     keys = _chosen(registry, getattr(args, "names", []))
     options = _options(registry) if args.readers else None
@@ -58,6 +64,7 @@ def run(args: argparse.Namespace) -> None:
         _show_readers(registry, options)
     else:
         _show(registry, keys)
+    return None
 
 
 def _options(registry: Registry) -> dict[str, dict[str, dict[str, Any]]]:

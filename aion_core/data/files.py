@@ -177,7 +177,12 @@ def find_reader(
 
 def sample_files(registry: Registry) -> list[Path]:
     """Return the real files that readers name as samples, where the packages that carry them are installed."""
-    paths = (_resource(sample) for spec in registry.readers for sample in spec.samples)
+    return list(dict.fromkeys(path for spec in registry.readers for path in samples_of(spec)))
+
+
+def samples_of(spec: ReaderSpec) -> list[Path]:
+    """Return the samples of one reader that are installed here."""
+    paths = (_resource(sample) for sample in spec.samples)
     return list(dict.fromkeys(path for path in paths if path is not None))
 
 

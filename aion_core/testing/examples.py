@@ -81,7 +81,7 @@ def _spectrum(spec: ModalitySpec, tokenizer: Any, size: int, rng: np.random.Gene
     declared = spec.tokenizer.range if spec.tokenizer else None
     low, high = declared or (4000.0, 9000.0)
     wavelength = np.linspace(low, high, 500)
-    level, slope, centre = (rng.uniform(*r, (size, 1)) for r in ((1, 30), (-1, 1), (0.2, 0.8)))
+    level, slope, centre = (rng.uniform(a, b, (size, 1)) for a, b in ((1, 30), (-1, 1), (0.2, 0.8)))
     x = np.linspace(0, 1, len(wavelength))
     flux = level * (1 + slope * (x - 0.5) + 3 * np.exp(-(((x - centre) / 0.01) ** 2)))
     ivar = np.broadcast_to(rng.uniform(0.5, 4, (size, 1)), flux.shape)

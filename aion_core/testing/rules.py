@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-#: What a rule looks at: the plugin as a whole, or each of its modalities, readers or simulators.
-Scope = Literal["plugin", "modality", "reader", "simulator"]
+#: What a rule looks at: the plugin as a whole, or each of its modalities, readers or simulators. ``tokenizer`` is each
+#: modality, too, but those whose tokenizers are made alike have one outcome.
+Scope = Literal["plugin", "modality", "tokenizer", "reader", "simulator"]
 Status = Literal["pass", "fail", "not applicable"]
 #: Takes the subject and the part; yields what is wrong, one sentence each, without the rule's name or remedy.
 Check: TypeAlias = Callable[[Any, Any], Iterator[str]]
@@ -78,6 +79,14 @@ class Rule:
     def put(self, subject: Any, part: Any = None) -> Outcome:
         """Return what becomes of the rule; whatever the plugin's code raises is a fault of the plugin."""
         name = "" if part is None else str(getattr(part, "key", getattr(part, "name", part)))
+        if self.scope != "tokenizer":
+            return self._put(subject, part, name)
+        place = (self.name, subject.like(part))
+        if place not in subject.outcomes:
+            subject.outcomes[place] = self._put(subject, part, name)
+        return replace(subject.outcomes[place], part=name)
+
+    def _put(self, subject: Any, part: Any, name: str) -> Outcome:
         try:
             found = tuple(islice(self.check(subject, part), MOST))
         except NotApplicableError as reason:
@@ -94,7 +103,7 @@ def rule(scope: Scope, remedy: str) -> Callable[[Check], Rule]:
 
     def made(check: Check) -> Rule:
         about = (check.__doc__ or "").strip().partition("\n")[0].removesuffix(".")
-        return Rule(check.__name__, scope, about, remedy, check)  # type: ignore[attr-defined]
+        return Rule(check.__name__, scope, about, remedy, check)
 
     return made
 

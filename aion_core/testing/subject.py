@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import ast
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from aion_core.contract import ModalitySpec, ReaderSpec, SimulatorSpec, UnknownKeyError, did_you_mean
+from aion_core.data.files import samples_of
 from aion_core.mock import draw, generator
 from aion_core.observations import Observation
 from aion_core.plugins import Failure, LoadedPlugin, Registry, import_object, load_registry
-from aion_core.plugins.discovery import GROUP
+from aion_core.plugins.discovery import ENVIRONMENT, GROUP, selection
+from aion_core.testing.elsewhere import Elsewhere, ask
 from aion_core.testing.examples import Batch, plausible, spoilt
-from aion_core.testing.rules import NotApplicableError, Scope, told
+from aion_core.testing.reading import ReadBack, ReaderCase
+from aion_core.testing.rules import NotApplicableError, Outcome, Scope, told
 from aion_core.tokenizers import Tokenizer
 from aion_core.tokenizers.base import build_tokenizer, is_fittable, tokenizer_class
+
+#: Fields of the mock sky that are tried until a simulator sees one: it may lie outside of a survey's footprint.
+SKIES = 30
 
 
 class Material:
@@ -34,11 +44,15 @@ class Material:
         Objects that a tokenizer which is fitted to data is given.
     objects
         Objects of the mock sky that simulators observe.
+    readers
+        Names of the readers that are put to what simulators write; None: all. One that has a `ReaderContract` of its
+        own, with real files, need not be among them.
     """
 
     examples: ClassVar[int] = 6
     fitting: ClassVar[int] = 3000
     objects: ClassVar[int] = 24
+    readers: ClassVar[Collection[str] | None] = None
 
     def tokenizer(self, spec: ModalitySpec) -> Tokenizer:
         """Return a small tokenizer that can encode: fitted to examples, or an untrained network.
@@ -50,7 +64,7 @@ class Material:
             fitted: Any = build_tokenizer(spec)
             fitted.observe(self.observations(spec, fitted, self.fitting, generator("fit", spec.key)))
             fitted.finish()
-            return fitted  # type: ignore[no-any-return]
+            return fitted
         if cls.build.__func__ is Tokenizer.build.__func__:  # type: ignore[attr-defined]
             return build_tokenizer(spec)
         return cls.build([spec], seed=0, **cls.small)[0]
@@ -65,6 +79,15 @@ class Material:
         """Return the files that a simulator writes into a folder for some objects of the mock sky."""
         simulator = import_object(spec.simulator)()
         return list(simulator.observe(draw(seed, 0, self.objects), folder, generator("check", spec.name, seed)))
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """What a simulator wrote: the seed of the mock sky, the folder, and the files that it returned."""
+
+    seed: int
+    folder: Path
+    files: Sequence[Path]
 
 
 class Subject:
@@ -86,9 +109,16 @@ class Subject:
                 f"No plugin {name!r} is installed.{did_you_mean(name, known)} "
                 f"Installed: {', '.join(known) or 'none'}; install yours with `pip install -e FOLDER`."
             )
+        chosen = selection()
+        if chosen is not None and name not in chosen:
+            raise UnknownKeyError(f"{ENVIRONMENT} leaves the plugin {name!r} out: unset it, or name the plugin in it.")
         self.points: list[EntryPoint] = found
+        self.outcomes: dict[tuple[str, str], Outcome] = {}
         self._tokenizers: dict[str, Tokenizer | str] = {}
         self._tokens: dict[tuple[str, Batch], Tensor] = {}
+        self._simulated: dict[str, Simulated | str] = {}
+        self._back: dict[str, ReadBack] = {}
+        self._cases: dict[str, ReaderCase] = {}
 
     # --- what it declares
 
@@ -108,6 +138,12 @@ class Subject:
         return self.plugin
 
     @property
+    def label(self) -> str:
+        """Distribution and version."""
+        dist = self.points[0].dist
+        return f"{dist.name} {dist.version}" if dist else self.name
+
+    @property
     def failures(self) -> list[Failure]:
         """What discovery has to say of this plugin."""
         return [failure for failure in self.registry.failures if self.name in failure.plugin.split(" and ")]
@@ -116,10 +152,32 @@ class Subject:
         """Return the modalities, readers or simulators of the plugin by name."""
         if self.plugin is None:
             return {}
-        if scope == "modality":
-            return {spec.key: spec for spec in self.plugin.modalities}
-        parts = self.plugin.readers if scope == "reader" else self.plugin.simulators
-        return {part.name: part for part in parts}
+        if scope in ("modality", "tokenizer"):
+            return self.modalities
+        if scope == "simulator":
+            return {simulator.name: simulator for simulator in self.plugin.simulators}
+        wanted = self.material.readers
+        return {reader.name: reader for reader in self.plugin.readers if wanted is None or reader.name in wanted}
+
+    @property
+    def modalities(self) -> Mapping[str, ModalitySpec]:
+        return {spec.key: spec for spec in self.plugin.modalities} if self.plugin else {}
+
+    @cached_property
+    def integers(self) -> frozenset[int]:
+        """Every integer that is written in the plugin's source."""
+        return integers_in(self.points[0].module)
+
+    @cached_property
+    def elsewhere(self) -> Elsewhere:
+        """What another process finds of it."""
+        (self.folder / "elsewhere").mkdir()
+        return ask([self], self.folder / "elsewhere")[self.name]
+
+    @cached_property
+    def gpu(self) -> torch.device | None:
+        """The GPU that tokens are compared on, if there is one."""
+        return torch.device("cuda") if torch.cuda.is_available() else None
 
     # --- tokenizers and what they are given
 
@@ -131,6 +189,13 @@ class Subject:
         if isinstance(made, str):
             raise NotApplicableError("its tokenizer cannot be made")
         return made
+
+    def like(self, spec: ModalitySpec) -> str:
+        """Return the first key whose tokenizer is made in the same way: rules on it hold for both."""
+        plain = type(self.material).tokenizer is Material.tokenizer
+        if not plain or type(self.material).observations is not Material.observations:
+            return spec.key
+        return next(key for key, other in self.modalities.items() if _alike(other) == _alike(spec))
 
     def try_tokenizer(self, spec: ModalitySpec) -> Tokenizer | str:
         """Return the tokenizer, or why it cannot be made."""
@@ -159,8 +224,74 @@ class Subject:
 
     # --- files
 
+    def try_simulated(self, spec: SimulatorSpec) -> Simulated | str:
+        """Return what a simulator wrote of the first of a few fields that it sees, or why it wrote nothing."""
+        if spec.name not in self._simulated:
+            self._simulated[spec.name] = self._simulate(spec)
+        return self._simulated[spec.name]
+
+    def _simulate(self, spec: SimulatorSpec) -> Simulated | str:
+        for seed in range(SKIES):
+            folder = self.folder / "simulated" / spec.name / str(seed)
+            folder.mkdir(parents=True)
+            try:
+                files = self.material.simulate(spec, folder, seed)
+            except Exception as error:
+                return f"it raises {told(error)}"
+            if files:
+                return Simulated(seed, folder, files)
+        return f"it writes nothing for {self.material.objects} objects in any of {SKIES} fields"
+
+    def simulated(self, spec: SimulatorSpec) -> Simulated:
+        made = self.try_simulated(spec)
+        if isinstance(made, str):
+            raise NotApplicableError("it writes no files")
+        return made
+
+    def read_back(self, spec: SimulatorSpec) -> ReadBack:
+        """Return what the plugin's readers find in the files of a simulator."""
+        if spec.name not in self._back:
+            files = [Path(path) for path in self.simulated(spec).files]
+            own = [reader.name for reader in self.loaded.readers]
+            self._back[spec.name] = ReadBack([path for path in files if path.is_file()], own, self.registry)
+        return self._back[spec.name]
+
+    def case(self, spec: ReaderSpec) -> ReaderCase:
+        """Return a reader with its files: simulated ones, and samples that are installed."""
+        if spec.name not in self._cases:
+            files: list[Path] = []
+            options: dict[str, Any] = {}
+            for simulator in self.loaded.simulators:
+                if not isinstance(self.try_simulated(simulator), str):
+                    back = self.read_back(simulator)
+                    files += back.claimed.get(spec.name, [])[:2]
+                    options |= dict(back.options.get(spec.name, {}))
+            files += [path for path in samples_of(spec)[:2] if path not in files]
+            self._cases[spec.name] = ReaderCase(spec, files, self.registry, self.folder / "read" / spec.name, options)
+        if not self._cases[spec.name].files:
+            raise NotApplicableError("no simulator of the plugin writes a file for it, and none of its samples is here")
+        return self._cases[spec.name]
+
     @cached_property
     def folder(self) -> Path:
         """A folder of its own, which goes when the subject does."""
         self._temporary = tempfile.TemporaryDirectory(prefix="aion-check-", ignore_cleanup_errors=True)
         return Path(self._temporary.name)
+
+
+def _alike(spec: ModalitySpec) -> dict[str, Any]:
+    """Return what of a spec a tokenizer, and what it is given in checks, depends on."""
+    names = {"kind", "units", "vocab_size", "shape", "order", "item_tokens", "tokenizer", "observation"}
+    return spec.model_dump(include=names)
+
+
+def integers_in(module: str) -> frozenset[int]:
+    """Return every integer that is written in the source of the package that a module is in."""
+    top = find_spec(module.partition(".")[0])
+    folders = [Path(f) for f in (top.submodule_search_locations or ())] if top else []
+    files = [path for folder in folders for path in folder.rglob("*.py")]
+    if top and not folders and top.origin:
+        files = [Path(top.origin)]
+    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in files)
+    nodes = (node for tree in trees for node in ast.walk(tree))
+    return frozenset(n.value for n in nodes if isinstance(n, ast.Constant) and type(n.value) is int)

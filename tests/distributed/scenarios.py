@@ -193,6 +193,19 @@ def kill_while_saving(name: str, *changes: str) -> None:
     FOUND[name] = {"codes": codes, "torn": torn, "whole": sorted(p.name for p in checkpoints.glob("step-*"))}
 
 
+def grow(*changes: str) -> None:
+    """Train on all modalities but one, then append that, in one process and in two, whole and with the rest frozen."""
+    keys = [f"test_{name}{group}" for group in range(4) for name in "ab"]
+    run("young", 1, f"data.modalities={keys[:-1]}", *changes)
+    start = (f"model.start='{FOLDER / 'young'}'", f"model.grow={keys[-1:]}", *changes)
+    run("grown_one", 1, *start)
+    run("grown_two", 2, *start)
+    run("frozen_two", 2, *start, "model.freeze_old=true", "parallel.sharding='full'", "data.accumulate=2",
+        "data.batch_size=8")  # fmt: skip
+    go_on("grown_again", "grown_two", 3, 2, *start)
+    go_on("frozen_again", "frozen_two", 3, 1, *start, "model.freeze_old=true")
+
+
 def everything() -> None:
     short = ("optimizer.steps=6", "evaluate.every=100")
     for name, size in (("one", 1), ("two", 2), ("four", 4)):
@@ -206,6 +219,7 @@ def everything() -> None:
     go_on("four_to_two", "four", 6, 2, "data.batch_size=8", "data.accumulate=2")
     go_on("two_to_hybrid", "two", 6, 4, "parallel.replicate=2")
     go_on("hybrid_to_one", "hybrid", 6, 1)
+    grow(*short, "checkpoint.every=3")
     run("odd", 4, "data.batch_size=6")
     run("odd_replicas", 4, "parallel.replicate=3")
     within("poisoned", 2, poison)

@@ -161,6 +161,35 @@ class TestCheckpoints:
         assert all(torch.equal(ours[name], read[name]) for name in ours)
 
 
+class TestGrowth:
+    NEW = ("encoder_embeddings.test_b3.", "decoder_embeddings.test_b3.")
+
+    def test_a_grown_model_trains_in_two_processes_as_in_one(self, made, found) -> None:
+        assert set(found["grown_one"]["codes"] + found["grown_two"]["codes"]) == {0}, found["grown_two"]["err"]
+        assert np.allclose(losses(made / "grown_one"), losses(made / "grown_two"), rtol=1e-5, atol=0)
+        assert close(weights(made / "grown_one"), weights(made / "grown_two"))
+        with SavedTensors(made / "grown_two/checkpoints/step-00000006", "optimizer") as saved:
+            steps = {n.removesuffix("/step"): int(saved.read(n)) for n in saved.shapes if n.endswith("/step")}
+        assert {(name.startswith(self.NEW), step) for name, step in steps.items()} == {(True, 6), (False, 12)}
+
+    def test_it_continues_bitwise(self, made, found) -> None:
+        assert found["grown_again"]["codes"] == [0, 0], found["grown_again"]["err"]
+        assert last_files(made / "grown_again") == last_files(made / "grown_two")
+
+    @pytest.mark.parametrize("name", ["frozen_two", "frozen_again"])
+    def test_what_is_frozen_stays_bit_for_bit_in_shards_and_after_another_number_of_processes(
+        self, made, found, name
+    ) -> None:
+        assert set(found[name]["codes"]) == {0}, found[name]["err"]
+        before, after = weights(made / "young"), weights(made / name)
+        assert all(torch.equal(after[key], tensor) for key, tensor in before.items())
+        new = {key for key in after if key.startswith(self.NEW)}
+        assert set(after) - set(before) == new
+        assert len(new) == 3
+        assert close(weights(made / "frozen_two"), after)
+        assert not any(torch.equal(after[key], weights(made / "grown_one")[key]) for key in new)
+
+
 class TestFaults:
     def test_a_batch_that_is_not_finite_on_one_rank_is_skipped_on_all_and_named(self, made, found) -> None:
         assert found["poisoned"]["codes"] == [0, 0], found["poisoned"]["err"]

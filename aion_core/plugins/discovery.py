@@ -77,10 +77,10 @@ class LoadedPlugin:
     distribution: str
     version: str
     seconds: float
-    notices: tuple[str, ...] = ()
     modalities: tuple[ModalitySpec, ...] = ()
     readers: tuple[ReaderSpec, ...] = ()
     simulators: tuple[SimulatorSpec, ...] = ()
+    notices: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -161,10 +161,10 @@ def _load(point: EntryPoint, api: PluginApi) -> LoadedPlugin:
         _distribution(point),
         _version(point),
         perf_counter() - start,
-        tuple(dict.fromkeys(notices)),
         modalities,
         readers,
         simulators,
+        tuple(dict.fromkeys(notices)),
     )
 
 

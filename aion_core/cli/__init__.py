@@ -24,7 +24,7 @@ VERBS = {
     "train": "train a model on token stores",
     "checkpoint": "look into checkpoints",
     "mock": "write mock survey files of a sky whose truth is known",
-    "demo": "the whole line on real sample data, in three minutes",
+    "demo": "the whole line on a mock sky and real files, with a report",
 }
 
 

@@ -1,175 +1,182 @@
-"""The demo's report: numbers as JSON, plots as PNG, and one page that shows both."""
+"""The demo's report: numbers as JSON, and one page with figures; what falls short of what it should be is said."""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import torch
 
-from aion_core.engine import MetricsLog
+from aion_core.cli.demo import figures
+from aion_core.cli.demo.judge import Map, Narrowing
+from aion_core.cli.demo.page import page, paragraph, picture, table
+from aion_core.cli.demo.sky import Truth
+from aion_core.data import TokenStore
 from aion_core.files import replacing, write_json
+from aion_core.tokenizers import TokenizerSet
+from aion_core.train import Trainer
 
-INK, ACCENT, PALE = "#22304a", "#c8553d", "#c9d3e2"
-
-Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Held-out objects: one modality predicted from others, beside the truth, in the modality's units."""
-
-    target: str
-    given: tuple[str, ...]
-    units: str
-    truth: Floats
-    median: Floats
-    low: Floats
-    high: Floats
+#: What is aimed at: share of the codebook in use (per cent), R² of reconstructions, coverage of the central 68 %.
+USED, KEPT, COVERED = 10.0, 0.8, (0.60, 0.76)
+PERCENT = "% of V"
+TOKENIZERS = {
+    "key": "tokenizer", "objects": "objects", "vocab_size": "V", "codes_used": "codes used",
+    "perplexity": "perplexity", "percent": PERCENT, "r2": "R², held-out mock", "baseline": "R² of the mean",
+    "chi2": "χ²", "r2_real": "R², held-out real",
+}  # fmt: skip
+NARROWING = {
+    "given": "given", "objects": "galaxies", "nll": "NLL", "crps": "CRPS", "coverage": "in the 68 % interval",
+    "r2": "R²", "scatter": "σ",
+}  # fmt: skip
+PROBES = {
+    "property": "property", "of": "of", "trained_on": "trained on", "held_out": "held out",
+    "r2_embeddings": "R², embeddings", "r2_photometry": "R², photometry",
+    "scatter_embeddings": "σ, embeddings", "scatter_photometry": "σ, photometry",
+}  # fmt: skip
+HELD_OUT = {"target": "modality", "targets": "tokens", "entropy": "entropy", "loss": "held-out loss"}
 
 
 def write_report(
-    folder: Path, facts: dict[str, Any], metrics: MetricsLog, predictions: Sequence[Prediction], note: str
-) -> Path:
-    """Write ``index.html``, ``report.json`` and the plots, all of them or none; returns the page."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
+    out: Path,
+    facts: dict[str, Any],
+    trainer: Trainer,
+    tokenizers: TokenizerSet,
+    joined: TokenStore,
+    truth: Truth,
+    narrowing: Narrowing | None,
+    found: Map,
+) -> dict[str, Any]:
+    """Write ``report/index.html`` and ``report/report.json``, both or neither; return what the latter holds."""
+    folder = out / "report"
+    facts = facts | {"falls_short": list(shortcomings(facts)), "page": str(folder / "index.html")}
+    kinds = {row["key"]: row["kind"] for row in facts["tokenizers"]}
+    pages = sorted((out / "pages").glob("*.png")) if (out / "pages").is_dir() else []
+    sections = [
+        ("What falls short", [*map(paragraph, facts["falls_short"])]),
+        ("Observations beside what their tokens decode to", [picture(p.read_bytes(), p.stem) for p in pages]),
+        ("Tokenizers", [table(facts["tokenizers"], TOKENIZERS), paragraph(TOKENIZERS_NOTE)]),
+        (
+            "What the model has learned",
+            [
+                picture(figures.losses(facts["held_out"]), "Held-out loss and unconditional entropy, by modality."),
+                picture(figures.curves(list(trainer.metrics.read()), kinds), "Learning, by modality."),
+                table(facts["held_out"], HELD_OUT),
+            ],
+        ),
+        ("A posterior narrows as more is seen", list(_narrowing(facts, narrowing))),
+        (
+            "A map of embeddings",
+            [
+                picture(figures.sky_map(found, truth), "t-SNE of embeddings of held-out objects, coloured by truth."),
+                picture(figures.neighbours(list(_pictures(found, tokenizers, joined, truth))), NEIGHBOURS_NOTE),
+                table(facts["probes"], PROBES),
+                paragraph(PROBES_NOTE) if facts["probes"] else "",
+            ],
+        ),
+        ("Left out", [paragraph(f"{name}: {why}") for name, why in facts["left_out"].items()]),
+    ]  # fmt: skip
     with replacing(folder) as temporary:
         temporary.mkdir()
         write_json(temporary / "report.json", facts)
-        _plot_held_out(temporary / "held_out.png", facts["held_out"])
-        _plot_training(temporary / "training.png", list(metrics.read()))
-        _plot_codebooks(temporary / "codebooks.png", facts["tokenizers"])
-        if predictions:
-            _plot_predictions(temporary / "predictions.png", predictions)
-        (temporary / "index.html").write_text(_page(facts, note, bool(predictions)))
-    return folder / "index.html"
+        (temporary / "index.html").write_text(page("AION demo", _note(facts), sections))
+    return facts
 
 
-def _plot_held_out(path: Path, held_out: list[dict[str, Any]]) -> None:
-    labels = [h["target"] + (f"  from  {', '.join(h['given'])}" if h["given"] else "") for h in held_out]
-    place = np.arange(len(labels))[::-1]
-    with _figure(path, (9, 1.2 + 0.27 * len(labels))) as axes:
-        axes.barh(place, [h["entropy"] for h in held_out], color=PALE, label="entropy: ignoring the input")
-        colours = [ACCENT if h["given"] else INK for h in held_out]
-        axes.barh(place, [h["loss"] for h in held_out], color=colours, height=0.45, label="held-out loss")
-        axes.set_yticks(place, labels, fontsize=8)
-        axes.set_xlabel("nats per token")
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8)
+TOKENIZERS_NOTE = (
+    "Perplexity of the codes in the token stores, mock and real. R² of fluxes and values, over all good pixels, noise "
+    "included; R² of the mean is the better of two baselines without a tokenizer."
+)
+NEIGHBOURS_NOTE = "The query on the left, then its nearest neighbours by cosine; images as decoded from their tokens."
+PROBES_NOTE = (
+    "Ridge regressions on the embeddings, and on the photometry alone, fitted to the same objects and judged by the "
+    "same held-out ones. σ is half of what the central 68 % of the errors span."
+)
 
 
-def _plot_training(path: Path, lines: list[dict[str, Any]]) -> None:
-    train = [line for line in lines if line["kind"] == "train"]
-    evaluations = [line for line in lines if line["kind"] == "evaluation"]
-    with _figure(path, (9, 4)) as axes:
-        axes.plot([t["step"] for t in train], [t["loss"] for t in train], color=PALE, label="training")
-        for name in sorted({h["target"] for e in evaluations for h in e["held_out"] if h["given"]}):
-            points = [
-                (e["step"], h["loss"]) for e in evaluations for h in e["held_out"] if h["given"] and h["target"] == name
-            ]
-            axes.plot(*zip(*points, strict=True), marker="o", ms=3, label=f"{name}, held out, from its neighbours")
-        axes.set_xlabel("step")
-        axes.set_ylabel("nats per token")
-        axes.legend(frameon=False, fontsize=7, ncols=2)
-
-
-def _plot_codebooks(path: Path, tokenizers: list[dict[str, Any]]) -> None:
-    with _figure(path, (9, 1.2 + 0.27 * len(tokenizers))) as axes:
-        place = np.arange(len(tokenizers))[::-1]
-        axes.barh(place, [t["percent"] for t in tokenizers], color=INK)
-        axes.axvline(10, color=ACCENT, lw=1)
-        axes.set_yticks(place, [t["key"] for t in tokenizers], fontsize=8)
-        axes.set_xlabel("codebook perplexity in the token stores, % of the vocabulary")
-
-
-def _plot_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
-    import matplotlib.pyplot as plt
-
-    columns = min(3, len(predictions))
-    rows = -(-len(predictions) // columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(3.6 * columns, 3.6 * rows), squeeze=False)
-    for axes in grid.flat[len(predictions) :]:
-        axes.axis("off")
-    for axes, p in zip(grid.flat, predictions, strict=False):
-        bars = np.abs(np.stack([p.median - p.low, p.high - p.median]))
-        axes.errorbar(p.truth, p.median, yerr=bars, fmt=".", ms=3, lw=0.4, color=INK, alpha=0.5)
-        if (p.truth > 0).all() and (p.low > 0).all():
-            axes.set_xscale("log")
-            axes.set_yscale("log")
-        axes.axline((p.truth.min(), p.truth.min()), (p.truth.max(), p.truth.max()), color=ACCENT, lw=0.8)
-        axes.set_title(f"{p.target}\nfrom {', '.join(p.given)}", fontsize=8)
-        axes.set_xlabel(f"true ({p.units})" if p.units else "true", fontsize=8)
-        axes.set_ylabel("posterior median, 16–84 %", fontsize=8)
-        axes.tick_params(labelsize=7)
-    figure.tight_layout()
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
-
-
-class _figure:  # noqa: N801
-    """A figure with one pair of axes, saved and closed at the end of the block."""
-
-    def __init__(self, path: Path, size: tuple[float, float]) -> None:
-        import matplotlib.pyplot as plt
-
-        self.path = path
-        self.figure, self.axes = plt.subplots(figsize=size)
-
-    def __enter__(self) -> Any:
-        for side in ("top", "right"):
-            self.axes.spines[side].set_visible(False)
-        return self.axes
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        import matplotlib.pyplot as plt
-
-        self.figure.tight_layout()
-        self.figure.savefig(self.path, dpi=130)
-        plt.close(self.figure)
-
-
-def _page(facts: dict[str, Any], note: str, with_predictions: bool) -> str:
-    sections = [
-        ("What the model has learned", "held_out.png", _rows(facts["held_out"])),
-        ("Predictions for real objects that training never saw", "predictions.png", "") if with_predictions else None,
-        ("Training", "training.png", ""),
-        ("Codebooks", "codebooks.png", _rows(facts["tokenizers"])),
-        ("Files", None, _rows(facts["files"])),
+def shortcomings(facts: dict[str, Any]) -> Iterator[str]:
+    """Yield a sentence for everything that is not as it should be, with the number."""
+    few = [f"{t['key']} {t['percent']:.1f} %" for t in facts["tokenizers"] if t["percent"] < USED]
+    if few:
+        yield f"Codebook perplexity below {USED:.0f} % of V: {', '.join(few)}."
+    poor = [f"{t['key']} {t['r2']:.3f}" for t in facts["tokenizers"] if t["r2"] is not None and t["r2"] < KEPT]
+    if poor:
+        yield f"R² of held-out mock observations below {KEPT}: {', '.join(poor)}."
+    vain = [
+        f"{h['target']} {h['loss']:.2f} ({h['entropy']:.2f})"
+        for h in facts["held_out"]
+        if h["entropy"] is not None and h["loss"] >= h["entropy"]
     ]
-    body = "".join(
-        f"<h2>{title}</h2>" + (f'<img src="{image}" alt="{title}">' if image else "") + table
-        for title, image, table in filter(None, sections)
-    )
+    if vain:
+        yield f"Held-out loss not below the unconditional entropy (in brackets): {', '.join(vain)}."
+    rows = facts["narrowing"]
+    for before, after in pairwise(rows):
+        for score in ("nll", "crps"):
+            if after[score] >= before[score]:
+                step = f"{before['given']} → {after['given']}"
+                found = f"{before[score]:.4f}, {after[score]:.4f}"
+                yield f"{score.upper()} of the redshift does not fall at {step}: {found}."
+    for row in rows:
+        if not COVERED[0] <= row["coverage"] <= COVERED[1]:
+            yield f"The 68 % interval given {row['given']} holds the truth of {100 * row['coverage']:.0f} %."
+    if not rows:
+        yield "No posterior is shown: no installed survey has redshifts, or too few held-out galaxies have everything."
+    for probe in facts["probes"]:
+        if probe["r2_embeddings"] < probe["r2_photometry"]:
+            found = f"R² {probe['r2_embeddings']:.3f} from embeddings, {probe['r2_photometry']:.3f} from photometry"
+            yield f"A probe for {probe['property']} does better on photometry alone: {found}."
+
+
+def _note(facts: dict[str, Any]) -> str:
+    kinds = ", ".join(f"{count:,} {name}s".replace("galaxys", "galaxies") for name, count in facts["kinds"].items())
+    settings = facts["settings"]
+    quick = " A quick demo: a fraction of the training of the full one." if settings["quick"] else ""
     return (
-        '<!doctype html><meta charset="utf-8"><title>AION demo</title><style>'
-        "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#22304a}"
-        "img{max-width:100%}table{border-collapse:collapse;font-size:13px}td,th{padding:.2rem .7rem;text-align:left}"
-        "tr:nth-child(even){background:#f2f5f9}.note{background:#fdf1ee;padding:.6rem 1rem}</style>"
-        f'<h1>AION demo</h1><p class="note">{html.escape(note)}</p>{body}'
+        f"A mock sky of {facts['objects']:,} objects ({kinds}), seen by every installed survey in its own files, and "
+        f"{facts['real_objects']:,} objects of real files; {facts['held_out_objects']:,} mock objects lie in sky cells "
+        f"that no training saw, and all numbers are of those. A model of {facts['parameters'] / 1e6:.1f} M parameters; "
+        f"{facts['seconds']['all']:.0f} s in all.{quick}"
     )
 
 
-def _rows(items: list[dict[str, Any]]) -> str:
-    if not items:
-        return ""
-    head = "".join(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in items[0])
-    return f"<table><tr>{head}</tr>{''.join(_row(item) for item in items)}</table>"
+def _narrowing(facts: dict[str, Any], found: Narrowing | None) -> Iterator[str]:
+    if found is None:
+        return
+    yield picture(figures.posteriors(found), "Redshift posteriors of held-out galaxies; the line is the truth.")
+    yield picture(figures.predictions(found), "All held-out galaxies that have everything.")
+    yield table(facts["narrowing"], NARROWING)
+    yield paragraph("NLL of the density (nats), CRPS and σ in redshift; R² and σ are those of the posterior mean.")
 
 
-def _row(item: dict[str, Any]) -> str:
-    return "<tr>" + "".join(f"<td>{html.escape(text)}</td>" for text in _cells(item)) + "</tr>"
+def _pictures(
+    found: Map, tokenizers: TokenizerSet, joined: TokenStore, truth: Truth
+) -> Iterator[list[tuple[Any, str]]]:
+    images = [spec.key for spec in joined.space.specs() if spec.kind == "image"]
+    for query, neighbours, cosine in zip(found.queries, found.neighbours, found.cosine, strict=True):
+        line = []
+        for row, similar in zip([query, *neighbours], [None, *cosine], strict=True):
+            caption = _caption(truth, int(row))
+            line.append(
+                (_decoded(images, tokenizers, joined, int(row)), caption + (f"\ncos {similar:.2f}" if similar else ""))
+            )
+        yield line
 
 
-def _cells(item: dict[str, Any]) -> Iterator[str]:
-    for value in item.values():
-        if isinstance(value, float):
-            yield f"{value:.4g}"
-        elif isinstance(value, list | tuple):
-            yield ", ".join(map(str, value))
-        else:
-            yield "" if value is None else str(value)
+def _caption(truth: Truth, row: int) -> str:
+    kind = str(truth["kind"][row])
+    if kind == "star":
+        return f"star, {truth['teff'][row]:.0f} K"
+    more = f", {truth['log_mass'][row]:.1f} dex" if np.isfinite(truth["log_mass"][row]) else ""
+    return f"{kind}, z {truth['redshift'][row]:.2f}{more}"
+
+
+def _decoded(images: list[str], tokenizers: TokenizerSet, joined: TokenStore, row: int) -> Any:
+    """Return the picture of an object from the tokens of the first image that it has; None without any."""
+    for key in images:
+        codes = joined.tokens([row], [key])[key]
+        if (codes >= 0).all():
+            decoded: Any = tokenizers[key].decode(torch.from_numpy(codes))
+            return figures.colour(decoded.flux[0].cpu().double().numpy())
+    return None

@@ -1,320 +1,234 @@
-"""The stages of the demo. Each leaves its result in the folder, and is not done again where it stands."""
+"""The demo, stage by stage. Each leaves its result in the folder, and is not done again where it stands."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
-from aion_core.cli.demo.copies import disturbed_copies
-from aion_core.cli.demo.report import Prediction, write_report
-from aion_core.contract import AionError, InputError, ModalitySpec
-from aion_core.data import ObservationBatch, StoreWriter, TokenStore, find_files, find_reader, sample_files
-from aion_core.data.files import NotClaimedError
-from aion_core.data.split import SplitConfig, split_mask
+from aion_core.cli.demo import judge, learn, sky, tokens
+from aion_core.cli.demo.networks import Networks, train_networks
+from aion_core.cli.demo.report import write_report
+from aion_core.cli.demo.settings import SPLIT, DemoSettings
+from aion_core.cli.demo.views import write_views
+from aion_core.contract import AionError
+from aion_core.data import TokenStore
+from aion_core.data.join import join_stores
 from aion_core.data.statistics import store_statistics
-from aion_core.data.store import healpix_of
+from aion_core.data.survey_files import SurveyFiles
+from aion_core.engine import choose_device, open_world, without_denormals
 from aion_core.files import read_json, write_json
-from aion_core.model import AionModel
 from aion_core.plugins import Registry, load_registry
-from aion_core.tokenizers import TokenizerSet, build_tokenizer
-from aion_core.tokenizers.base import is_fittable
-from aion_core.train import HeldOut, Progress, TrainConfig, Trainer
+from aion_core.tokenizers import TokenizerSet
+from aion_core.tokenizers.quality import compare
+from aion_core.tokenizers.training.page import Gallery
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
-#: A fifth of the sky cells is held out, in cells of 7 arcmin: the sample fields are small.
-SPLIT = SplitConfig(fraction=0.2, order=9)
-BATCH = 4096
-#: Fewest held-out objects for which a conditional loss is worth a line.
-FEWEST = 20
-MODEL = {"dim": 64, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 4}
+    from aion_core.engine import World
+
+#: Objects on a page of reconstructions: from the brightest of those at hand to fainter ones.
+BRIGHTNESS = (1.0, 0.9, 0.75, 0.5)
+#: Images and spectra of real objects that are tokenized, at most, of each modality: they are to be looked at.
+REAL = 200
+STAGES = ("mock sky", "networks", "tokens", "views", "model", "report")
 
 
 @dataclass(frozen=True)
-class DemoSettings:
-    """What decides a demo's result."""
+class Tokens:
+    """What the files have become.
 
-    data: Path | None = None
-    objects: int = 150_000
-    quick: bool = False
-    seed: int = 0
+    Attributes
+    ----------
+    quality
+        ``{"mock": {key: figures}, "real": …}`` of reconstructions of held-out objects.
+    """
 
-    def __post_init__(self) -> None:
-        if self.objects < 100:
-            raise AionError(f"--objects {self.objects} is too few to train on; 100 or more.")
-
-    @property
-    def copies(self) -> int:
-        return self.objects // 5 if self.quick else self.objects
-
-    @property
-    def steps(self) -> int:
-        return 200 if self.quick else 1200
-
-
-@dataclass(frozen=True)
-class DemoResult:
-    """What the demo found."""
-
-    facts: dict[str, Any]
-    held_out: tuple[HeldOut, ...]
-    note: str
-    page: Path
+    tokenizers: TokenizerSet
+    quality: dict[str, dict[str, dict[str, Any]]]
+    left_out: dict[str, str]
+    real_objects: int
 
 
 class Demo:
     """One demo in one folder."""
 
     def __init__(self, out: Path, settings: DemoSettings, bar: Bar) -> None:
-        self.out = out
-        self.settings = settings
-        self.bar = bar
+        self.out, self.settings, self.bar = out, settings, bar
         self.registry: Registry = load_registry()
+        self.seconds: dict[str, float] = {}
         self._claim_folder()
 
-    def run(self) -> DemoResult:
-        """Run the stages that are still to do and write the report."""
-        started = perf_counter()
-        tokenizers = self.tokenizers()
-        self.stores(tokenizers)
-        trainer, held_out = self.train()
-        real, copies = sum(map(len, self.real)), sum(map(len, self.copies))
-        note = (
-            f"{real:,} real objects from {len(self.files)} files; {copies:,} disturbed copies of those outside the "
-            "held-out sky were added for training (common brightness ± 0.3 mag, fluxes ± 2 %, the rest smoothed). "
-            "All of it was tokenized, and the model was trained on the scalars. Losses and predictions are for real "
-            "held-out objects."
-        )
-        facts = {
-            "seconds": perf_counter() - started,
-            "real_objects": real,
-            "copies": copies,
-            "files": self.files,
-            "tokenizers": list(self._qualities(tokenizers)),
-            "held_out": [h.asdict() for h in held_out],
-            "run": str(trainer.folder),
-        }
-        predictions = [p for h in held_out if h.given and (p := self._predict(trainer, tokenizers, h))]
-        page = write_report(self.out / "report", facts, trainer.metrics, predictions, note)
-        return DemoResult(facts, held_out, note, page)
-
-    # -- data --------------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def _read(self) -> list[tuple[Path, str, list[ObservationBatch]]]:
-        """Files that a reader claims, with what they hold; damaged ones are told of on standard error and left out."""
-        given = find_files([self.settings.data]) if self.settings.data else []
-        found = []
-        seen: set[tuple[str, ...]] = set()
-        for path in self.bar.track([*given, *sample_files(self.registry)], description="reading sample files"):
-            try:
-                spec, reader = find_reader(path, self.registry)
-                batches = [_unseen(batch, seen) for batch in reader.read(path, BATCH)]
-            except NotClaimedError:
-                continue
-            except InputError as error:
-                self.bar.console.print(f"left out: {error}", style="yellow", markup=False)
-                continue
-            found.append((path, spec.name, batches))
-        if not found:
-            where = f"in {self.settings.data}" if self.settings.data else "(none was named: --data or AION_SAMPLE_DIR)"
-            raise AionError(
-                f"No installed reader claims any sample file {where}; `aion plugins` lists the readers. Install a "
-                "survey plugin, or name a folder of its files."
-            )
-        return found
-
-    @property
-    def files(self) -> list[dict[str, Any]]:
-        return [{"file": path.name, "reader": name, "objects": sum(map(len, b))} for path, name, b in self._read]
-
-    @property
-    def real(self) -> list[ObservationBatch]:
-        return [batch for _, _, batches in self._read for batch in batches if len(batch)]
-
-    @cached_property
-    def copies(self) -> list[ObservationBatch]:
-        """Copies of objects outside the held-out sky, more of a kind (of what was measured) that is rare."""
-        kinds: dict[tuple[str, ...], list[ObservationBatch]] = {}
-        for batch in map(_training, self.real):
-            if len(batch):
-                kinds.setdefault(tuple(sorted(batch.data)), []).append(batch)
-        sizes = np.array([sum(map(len, parts)) for parts in kinds.values()])
-        copies_of_each = self.settings.copies * sizes**0.25 / (sizes**0.25).sum() / sizes
-        found = []
-        for k, parts in enumerate(kinds.values()):
-            for i, batch in enumerate(parts):
-                count = round(len(batch) * copies_of_each[k])
-                rng = np.random.default_rng([self.settings.seed, k, i])
-                if count:
-                    found.append(disturbed_copies(batch, self.registry.modalities, count, rng))
-        return found
-
-    def tokenizers(self) -> TokenizerSet:
-        """Fit every modality that the training objects have and that has a fitted tokenizer."""
-        folder = self.out / "tokenizers"
-        if folder.exists():
-            return TokenizerSet.load(folder, self.registry)
-        training = [*map(_training, self.real), *self.copies]
-        present = [spec for key, spec in self.registry.modalities.items() if any(key in b.data for b in training)]
-        specs = [spec for spec in present if is_fittable(spec)]
-        if not specs:
-            raise AionError(
-                "Nothing in the sample files can be fitted in one pass, which is all that a demo has time for "
-                f"({', '.join(spec.key for spec in present) or 'no modality has a tokenizer'}); install another "
-                "survey plugin, or name a folder of other files with --data."
-            )
-        fitted = []
-        for spec in self.bar.track(specs, description="fitting tokenizers"):
-            tokenizer: Any = build_tokenizer(spec)
-            for batch in training:
-                if spec.key in batch.data:
-                    tokenizer.observe(batch.data[spec.key][0])
-            tokenizer.finish()
-            fitted.append(tokenizer)
-        result = TokenizerSet(fitted, self.registry)
-        result.save(folder)
-        return result
-
-    def stores(self, tokenizers: TokenizerSet) -> None:
-        """Tokenize the real objects and the copies into one store each."""
-        for name, batches in (("real", self.real), ("copies", self.copies)):
-            path = self.out / "stores" / f"{name}.arrow"
-            if path.exists():
-                continue
-            with StoreWriter(path, tokenizers.space, {"source": f"aion demo, {name}"}) as writer:
-                for batch in self.bar.track(batches, description=f"tokenizing: {name}"):
-                    known = {k: part for k, part in batch.data.items() if k in tokenizers}
-                    tokens = {k: (tokenizers[k].encode(obs), rows) for k, (obs, rows) in known.items()}
-                    writer.write(batch.object_id, batch.ra, batch.dec, tokens)
-
-    # -- model -------------------------------------------------------------------------------------------------------
-
-    def train(self) -> tuple[Trainer, tuple[HeldOut, ...]]:
-        """Train the small model; the configuration is left beside it for `aion train`."""
-        steps = self.settings.steps
-        config = TrainConfig.parse(
-            {
-                "run": {"folder": str(self.out / "run"), "seed": self.settings.seed, "precision": "fp32"},
-                "data": {
-                    "train": [
-                        {"stores": [str(self.out / "stores/real.arrow")], "weight": 1},
-                        {"stores": [str(self.out / "stores/copies.arrow")], "weight": 4},
-                    ],
-                    "validation": [str(self.out / "stores/real.arrow")],
-                    "modalities": self._scalars(),
-                    "batch_size": 512,
-                    "split": SPLIT.model_dump(),
-                },
-                "model": MODEL,
-                "masking": {"input_budget": 6, "target_budget": 6},
-                "optimizer": {
-                    "steps": steps,
-                    "lr": 3e-3,
-                    "embedding_lr": 7,
-                    "warmup_steps": steps // 10,
-                    "final_lr": 1e-5,
-                },
-                "evaluate": {
-                    "every": max(1, steps // 6),
-                    "samples": 1000,
-                    "conditional": [{"target": t, "given": list(g)} for t, g in self._neighbours()],
-                },
-                "checkpoint": {"every": max(1, steps // 3), "keep": 1},
+    def run(self) -> dict[str, Any]:
+        """Run what is still to do; return what the report says."""
+        done = self.out / "report" / "report.json"
+        if done.exists():
+            facts: dict[str, Any] = read_json(done)
+            return facts
+        with without_denormals(), open_world(choose_device("auto")) as world:
+            with self._stage("mock sky"):
+                observed = sky.observe(self.out / "mock", self.settings, self.registry, self.bar)
+                truth = sky.read_truth(self.out / "mock")
+            with self._stage("networks"):
+                files = sky.mock_files(self.out / "mock", self.registry)
+                networks = self._networks(files, observed.modalities, world)
+            with self._stage("tokens"):
+                made = self._tokens(files, networks)
+            with self._stage("views"):
+                joined = self._join(truth, made)
+            with self._stage("model"):
+                config = learn.training_config(self.out, self.settings, joined.space, made.real_objects > 0)
+                trainer, held_out = learn.train(config, self.bar)
+            with self._stage("report"):
+                model, tokenizers = trainer.model, made.tokenizers
+                narrowing = judge.narrowing(model, tokenizers, joined, truth)
+                embedded = judge.embeddings(model, joined)
+                probes = judge.probes(embedded, judge.photometry(tokenizers, joined), joined, truth)
+                found = judge.on_a_map(embedded, joined, truth, self.settings.seed)
+            left_out = made.left_out | {f"simulator {name}": why for name, why in observed.left_out.items()}
+            facts = {
+                "objects": len(truth),
+                "kinds": {kind: int((truth["kind"] == kind).sum()) for kind in np.unique(truth["kind"])},
+                "real_objects": made.real_objects,
+                "held_out_objects": int(judge.held_out_rows(joined).sum()),
+                "settings": self.settings.document(),
+                "seconds": self._timed(),
+                "tokenizers": list(self._tokenizer_rows(made)),
+                "held_out": [h.asdict() for h in held_out],
+                "target": narrowing.target if narrowing else None,
+                "narrowing": narrowing.table() if narrowing else [],
+                "probes": probes,
+                "left_out": left_out,
+                "parameters": sum(p.numel() for p in trainer.local.values()),
+                "run": str(trainer.folder),
             }
+            return write_report(self.out, facts, trainer, tokenizers, joined, truth, narrowing, found)
+
+    # -- stages ------------------------------------------------------------------------------------------------------
+
+    def _networks(self, files: SurveyFiles, simulated: set[str], world: World) -> Networks:
+        return train_networks(self.out, self.settings, self.registry, files, simulated, world, self.bar)
+
+    def _tokens(self, files: SurveyFiles, networks: Networks) -> Tokens:
+        """Read all files once, fit what is to be fitted, and write token stores; or read what was made before."""
+        folder, done = self.out / "tokenizers" / "all", self.out / "stores" / "made.json"
+        if done.exists():
+            kept = read_json(done)
+            return Tokens(
+                TokenizerSet.load(folder, self.registry), kept["quality"], kept["left_out"], kept["real_objects"]
+            )
+        mock = self.out / "mock"
+        nets = networks.tokenizers
+        seen = tokens.read_all(files, sky.groups(files, mock), nets, self.registry, self.bar, "tokenizing the mock sky")
+        real = sky.real_files(self.settings, self.registry)
+        theirs = (
+            tokens.read_all(
+                real, [("real", [*range(len(real))])], nets, self.registry, self.bar, "tokenizing real files", REAL
+            )
+            if real
+            else tokens.Pass({}, {})
         )
-        task = self.bar.add_task("training", total=steps)
+        fitted, failed = tokens.fit([*seen.all, *theirs.all], self.registry)
+        if not fitted and not nets:
+            raise AionError("Nothing that the simulators write can be tokenized; `aion plugins` shows what is wrong.")
+        by_key = {t.spec.key: t for t in fitted} | nets
+        made = TokenizerSet((by_key[key] for key in self.registry.modalities if key in by_key), self.registry)
+        for found in (seen, theirs):
+            tokens.write_stores(found, made, self.out / "stores", self.bar)
+        quality = {
+            "mock": tokens.held_out_quality(seen.all, fitted) | networks.quality,
+            "real": tokens.held_out_quality(theirs.all, fitted) | self._show(theirs.shown, made, "real"),
+        }
+        self._show(seen.shown, made, "mock")
+        made.save(folder)
+        count = sum(len(part.batch) for part in theirs.all)
+        left_out = networks.left_out | failed
+        write_json(done, {"quality": quality, "left_out": left_out, "real_objects": count})
+        return Tokens(made, quality, left_out, count)
 
-        def show(done: Progress) -> None:
-            self.bar.update(task, completed=done.step, description=f"training, loss {done.loss:.3f}")
+    def _show(self, shown: tokens.Shown, tokenizers: TokenizerSet, whose: str) -> dict[str, dict[str, Any]]:
+        """Draw observations beside their reconstructions; return how good those are."""
+        found = {}
+        for key, obs in shown.items():
+            codes, values, decoded = tokenizers[key].reconstruct(obs)
+            found[key] = compare(tokenizers[key], obs, codes, values, decoded).to_dict()
+            level = np.nanmean(np.abs(values.flatten(1).cpu().numpy()), axis=1)
+            order = np.argsort(np.nan_to_num(level), kind="stable")
+            chosen = np.unique([order[round(share * (len(order) - 1))] for share in BRIGHTNESS])[::-1].copy()
+            gallery = Gallery(len(chosen))
+            gallery.add(tokenizers[key], obs[chosen], values[chosen], decoded[chosen])
+            gallery.draw(self.out / "pages" / f"{key}-{whose}.png", f"{key}: held-out {whose} objects")
+        return found
 
-        # Half of the cores compute, the others prepare batches: threads that wait for a core slow a small model down.
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
-        trainer = Trainer(config, show)
-        outcome = trainer.run()
-        if not outcome.finished:
-            raise AionError(f"The demo was stopped at step {outcome.step} by {outcome.stopped_by}; start it again.")
-        return trainer, outcome.held_out
+    def _join(self, truth: sky.Truth, made: Tokens) -> TokenStore:
+        """Join the mock's stores, one row an object, and write the views that the model is trained on."""
+        folder = self.out / "stores"
+        joined, views = folder / "joined.arrow", folder / "views.arrow"
+        apart = {"joined", "views", "real"}
+        if not joined.exists():
+            stores = [TokenStore(path) for path in sorted(folder.glob("*.arrow")) if path.stem not in apart]
+            show = self._bar("joining the stores", len(truth))
+            join_stores(stores, truth.names, truth["ra"], truth["dec"], joined, progress=show)
+        store, copies = TokenStore(joined), self.settings.sizes.copies
+        if not views.exists():
+            show = self._bar("drawing views", copies * len(store))
+            write_views(store, views, copies, SPLIT, self.settings.seed, show)
+        return store
 
-    def _scalars(self) -> list[str]:
-        """What the small model is trained on: in minutes on two cores it learns colours, but no spectra."""
-        space = TokenStore(self.out / "stores/real.arrow").space
-        return [spec.key for spec in space.specs() if spec.kind == "scalar"]
-
-    def _neighbours(self) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """Each flux or magnitude with its two neighbours, of those of a plugin that enough held-out objects have."""
-        store = TokenStore(self.out / "stores/real.arrow")
-        rows = np.flatnonzero(split_mask(store.healpix, store.ids, SPLIT.fraction, SPLIT.order, SPLIT.seed))
-        families: dict[str, list[ModalitySpec]] = {}
-        for spec in store.space.specs():
-            if spec.quantity.startswith(("phot.flux", "phot.mag")) and spec.kind == "scalar":
-                families.setdefault(self.registry.origin(spec.key).name, []).append(spec)
-        for specs in families.values():
-            have = {s.key: (store.tokens(rows, [s.key])[s.key] >= 0).any(1) for s in specs}
-            usual = [key for key, there in have.items() if there.sum() >= FEWEST]
-            for i, key in enumerate(usual):
-                near = sorted((abs(j - i), j) for j in range(len(usual)) if j != i)[:2]
-                given = tuple(usual[j] for j in sorted(j for _, j in near))
-                if len(given) == 2 and np.logical_and.reduce([have[k] for k in (key, *given)]).sum() >= FEWEST:
-                    yield key, given
-
-    # -- report ------------------------------------------------------------------------------------------------------
-
-    def _qualities(self, tokenizers: TokenizerSet) -> Iterator[dict[str, Any]]:
-        """How evenly each codebook is used in the stores, and what decoding keeps of objects in the held-out sky."""
-        stored = store_statistics(TokenStore.open(self.out / "stores"))["modalities"]
-        held_out = [batch for real in self.real if len(batch := _select(real, _held_out(real)))]
-        for i, batch in enumerate(list(held_out)):
-            rng = np.random.default_rng([self.settings.seed, 1, i])
-            held_out.append(disturbed_copies(batch, self.registry.modalities, 10 * len(batch), rng))
-        for key, tokenizer in tokenizers.items():
-            parts = [tokenizer.reconstruct(batch.data[key][0]) for batch in held_out if key in batch.data]
+    def _tokenizer_rows(self, made: Tokens) -> Iterator[dict[str, Any]]:
+        """Yield how each codebook is used in the stores, and what decoding keeps of held-out objects."""
+        apart = {"joined", "views"}
+        stores = [TokenStore(path) for path in sorted((self.out / "stores").glob("*.arrow")) if path.stem not in apart]
+        stored = store_statistics(stores)["modalities"]
+        for key, tokenizer in made.tokenizers.items():
+            if key not in stored:
+                continue
+            mock, real = (made.quality[whose].get(key, {}) for whose in ("mock", "real"))
             yield {
                 "key": key,
-                **{name: stored[key][name] for name in ("objects", "codes_used", "perplexity")},
+                "kind": tokenizer.spec.kind,
+                **{name: stored[key][name] for name in ("objects", "tokens", "vocab_size", "codes_used", "perplexity")},
                 "percent": 100 * stored[key]["perplexity"] / tokenizer.spec.vocab_size,
-                "held_out_error_percent": _typical_error(parts) if parts else None,
+                "r2": mock.get("r2"),
+                "baseline": mock.get("baseline"),
+                "chi2": mock.get("chi2"),
+                "r2_real": real.get("r2"),
             }
-
-    def _predict(self, trainer: Trainer, tokenizers: TokenizerSet, held_out: HeldOut) -> Prediction | None:
-        """Posteriors of one modality of held-out real objects, as medians and 68 % intervals in its units."""
-        given = held_out.given or ()
-        store = TokenStore(self.out / "stores/real.arrow")
-        rows = np.flatnonzero(split_mask(store.healpix, store.ids, SPLIT.fraction, SPLIT.order, SPLIT.seed))
-        codes = {k: torch.from_numpy(v) for k, v in store.tokens(rows, [*given, held_out.target]).items()}
-        whole = torch.stack([(c >= 0).all(1) for c in codes.values()]).all(0)
-        truth = codes.pop(held_out.target)[whole]
-        model: AionModel = trainer.model
-        posterior = model.posterior({k: c[whole] for k, c in codes.items()}, held_out.target)
-        tokenizer = tokenizers[held_out.target]
-
-        def value(codes: torch.Tensor) -> npt.NDArray[np.float64]:
-            decoded: Any = tokenizer.decode(codes.reshape(-1, 1))
-            return np.asarray(decoded.value, np.float64).reshape(-1)
-
-        cumulative = posterior.cumsum(-1)
-        low, median, high = (
-            value((cumulative < level).sum(-1).clamp(max=posterior.shape[-1] - 1)) for level in (0.16, 0.5, 0.84)
-        )
-        units = tokenizer.spec.units
-        return Prediction(held_out.target, tuple(given), units, value(truth), median, low, high)
 
     # -- folder ------------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        """Say which stage it is, and keep how long it took: a continued demo adds to what it took before."""
+        self.bar.console.print(f"{STAGES.index(name) + 1} of {len(STAGES)}: {name}", markup=False)
+        started = perf_counter()
+        path = self.out / "seconds.json"
+        try:
+            yield
+        finally:
+            spent = read_json(path) if path.exists() else {}
+            write_json(path, spent | {name: round(spent.get(name, 0.0) + perf_counter() - started, 1)})
+            for task in self.bar.task_ids:
+                self.bar.remove_task(task)
+
+    def _bar(self, what: str, total: int) -> Callable[[int], None]:
+        """Begin a bar, and return what moves it on to a number."""
+        task = self.bar.add_task(what, total=total)
+        return lambda done: self.bar.update(task, completed=done)
+
+    def _timed(self) -> dict[str, float]:
+        spent: dict[str, float] = read_json(self.out / "seconds.json")
+        return spent | {"all": round(sum(spent.values()), 1)}
+
     def _claim_folder(self) -> None:
         """Take an empty folder, or continue a demo with the same settings and plugins."""
-        plugins = {p.name: p.version for p in self.registry.plugins}
-        mine = {**asdict(self.settings), "data": str(self.settings.data), "plugins": plugins}
+        mine = {**self.settings.document(), "plugins": {p.name: p.version for p in self.registry.plugins}}
         mark = self.out / "demo.json"
         if mark.exists():
             theirs = read_json(mark)
@@ -326,48 +240,9 @@ class Demo:
                     f"{self.out} holds a demo with other settings ({'; '.join(changed)}); name another folder with "
                     "--out, or remove it."
                 )
-        elif self.out.exists() and any(self.out.iterdir()):
+        elif self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
             raise AionError(f"{self.out} is not empty, and not a demo; name another folder with --out.")
         else:
+            if not self.registry.simulators:
+                raise AionError("No installed plugin has a simulator; `aion plugins` lists what is installed.")
             write_json(mark, mine)
-
-
-def _held_out(batch: ObservationBatch) -> npt.NDArray[np.bool_]:
-    pixels = healpix_of(batch.ra, batch.dec)
-    return split_mask(pixels, batch.object_id, SPLIT.fraction, SPLIT.order, SPLIT.seed)
-
-
-def _unseen(batch: ObservationBatch, seen: set[tuple[str, ...]]) -> ObservationBatch:
-    """Leave out objects that another file has shown with the same measurements, and remember the rest."""
-    names = [(str(identifier), *sorted(batch.data)) for identifier in batch.object_id]
-    new = np.array([name not in seen for name in names], dtype=bool)
-    seen.update(names)
-    return _select(batch, new)
-
-
-def _training(batch: ObservationBatch) -> ObservationBatch:
-    return _select(batch, ~_held_out(batch))
-
-
-def _typical_error(parts: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) -> float:
-    """Median error of decoding, in per cent of half the 16–84 % spread of the data; the mean over coefficients.
-
-    Medians, because a few stars are a thousand times brighter than the rest, and outside the codebook's range. What no
-    object has (the last places of a list) does not count.
-    """
-    truth, decoded = (torch.cat([part[i].flatten(1) if part[i].ndim > 1 else part[i][:, None] for part in parts])
-                      for i in (1, 2))  # fmt: skip
-    error = (truth - decoded).abs().nanmedian(0).values
-    low, high = truth.nanquantile(torch.tensor([0.16, 0.84]), dim=0)
-    return float(100 * (error / ((high - low) / 2).clamp(min=1e-12)).nanmean())
-
-
-def _select(batch: ObservationBatch, chosen: npt.NDArray[np.bool_]) -> ObservationBatch:
-    """Return the objects that a mask ``[B]`` chooses."""
-    number = np.cumsum(chosen) - 1
-    data = {}
-    for key, (observation, rows) in batch.data.items():
-        kept = np.flatnonzero(chosen[rows])
-        if len(kept):
-            data[key] = (observation[kept], number[rows[kept]])
-    return ObservationBatch(batch.object_id[chosen], batch.ra[chosen], batch.dec[chosen], data)

@@ -1,0 +1,114 @@
+"""Small networks for images and spectra, trained by the library's own presets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aion_core.cli.demo.settings import SPLIT
+from aion_core.contract import AionError, ModalitySpec
+from aion_core.files import read_json, write_json
+from aion_core.plugins import Registry
+from aion_core.tokenizers import Tokenizer, TokenizerSet
+from aion_core.tokenizers.base import is_fittable
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+    from aion_core.cli.demo.settings import DemoSettings
+    from aion_core.data.survey_files import SurveyFiles
+    from aion_core.engine import World
+    from aion_core.tokenizers.training import TokenizerConfig
+
+PRESET = "small-"
+#: Held-out objects of each modality that a network is judged by.
+JUDGED = 128
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Trained tokenizers by key, how well they reconstruct held-out mock objects, and why others are missing."""
+
+    tokenizers: dict[str, Tokenizer]
+    quality: dict[str, dict[str, Any]]
+    left_out: dict[str, str]
+
+
+def train_networks(
+    out: Path,
+    settings: DemoSettings,
+    registry: Registry,
+    files: SurveyFiles,
+    simulated: set[str],
+    world: World,
+    bar: Bar,
+) -> Networks:
+    """Train a network for each artifact that simulated modalities need; one that was trained before is read."""
+    from aion_core.cli.tokenizer.networks import groups
+
+    keys = [key for key, spec in registry.modalities.items() if key in simulated and not is_fittable(spec)]
+    found = Networks({}, {}, {})
+    for name, specs in groups(registry, keys).items():
+        config = _config(out / "training" / name, specs[0], settings) if specs[0].tokenizer else None
+        if config is None:
+            why = "its plugin declares no tokenizer" if specs[0].tokenizer is None else "no small preset for its kind"
+            found.left_out.update(dict.fromkeys((spec.key for spec in specs), why))
+            continue
+        folder = out / "tokenizers" / name
+        quality = out / "tokenizers" / f"{name}.json"
+        if not quality.exists():
+            _train(name, specs, config, files, world, bar, registry, folder, quality)
+        found.tokenizers.update(TokenizerSet.load(folder, registry).items())
+        found.quality.update(read_json(quality))
+    return found
+
+
+def _train(
+    name: str,
+    specs: list[ModalitySpec],
+    config: TokenizerConfig,
+    files: SurveyFiles,
+    world: World,
+    bar: Bar,
+    registry: Registry,
+    folder: Path,
+    quality: Path,
+) -> None:
+    from aion_core.cli.tokenizer.networks import train_one
+    from aion_core.tokenizers.training.beginning import begin
+
+    keys = [spec.key for spec in specs]
+    bar.console.print(f"Training a network for {', '.join(keys)}", markup=False)
+    training = train_one(f"training {name}", config, begin(specs, config), [files], world, bar)
+    outcome = training.outcome
+    if not outcome.finished:
+        raise AionError(f"The demo was stopped by {outcome.stopped_by}; start it again, and it goes on from there.")
+    TokenizerSet([t.eval() for t in training.tokenizers.values()], registry).save(folder)
+    write_json(quality, {key: figures.to_dict() for key, figures in outcome.held_out.items()})
+
+
+def _config(folder: Path, spec: ModalitySpec, settings: DemoSettings) -> TokenizerConfig | None:
+    """Return the small preset of a modality's kind, shortened; None if there is none."""
+    from aion_core.tokenizers.training.config import TokenizerConfig, preset_names
+
+    steps = settings.sizes.steps.get(spec.kind)
+    name = next((n for n in preset_names() if n == f"{PRESET}{spec.kind}"), None)
+    if steps is None or name is None:
+        return None
+    steps = settings.scaled(steps)
+    changes = {
+        "optimizer.steps": steps,
+        "optimizer.warmup_steps": min(20, steps // 4),
+        "evaluate.every": steps,
+        "evaluate.objects": min(JUDGED, settings.objects),
+        "evaluate.page": 0,
+        "checkpoint.every": 40,
+        "checkpoint.keep": 1,
+        "data.window": min(512, settings.objects),
+        "data.split.fraction": SPLIT.fraction,
+        "data.split.order": SPLIT.order,
+        "data.split.seed": SPLIT.seed,
+        "run.seed": settings.seed,
+    }
+    return TokenizerConfig.preset(name, [f"{key}={value}" for key, value in changes.items()], str(folder))

@@ -1,0 +1,74 @@
+"""What the model is trained on: many views of each object, as single surveys and matched sets would have it.
+
+A few thousand objects are too few for vocabularies of a thousand codes: most codes of a number would be seen once or
+never, and nothing tells the model that neighbouring codes mean nearly the same. So each object is shown several times,
+its numbers disturbed by a few codes, as another measurement would be. And an object with hundreds of tokens of images
+and spectra would hardly ever show its numbers within the input budget: a view has all its numbers, and each of the
+larger modalities with some probability only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from aion_core.contract import ModalitySpec
+from aion_core.data.split import SplitConfig, split_mask
+from aion_core.data.store import StoreWriter, TokenStore
+from aion_core.mock import generator
+
+#: Scatter of a number, in units of its vocabulary; and how often a code occurs that stands for something of its own
+#: (a point source has no radius) and is left alone.
+SCATTER, OF_ITS_OWN = 0.008, 0.03
+#: Probability that a view has an image, a spectrum, …
+SHARE = 0.4
+PART = 500
+
+Int = npt.NDArray[np.int64]
+
+
+def write_views(
+    joined: TokenStore,
+    path: Path,
+    copies: int,
+    split: SplitConfig,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda objects: None,
+) -> None:
+    """Write `copies` views of every object of a store that is not held out."""
+    held_out = split_mask(joined.healpix, joined.ids, split.fraction, split.order, split.seed)
+    rows = np.flatnonzero(~held_out)
+    names, ra, dec = np.asarray(joined.ids.to_pylist(), dtype=np.str_), joined.ra, joined.dec
+    own = {spec.key: _of_its_own(joined, rows, spec) for spec in joined.space.specs() if spec.kind == "scalar"}
+    with StoreWriter(path, joined.space) as writer:
+        for copy in range(copies):
+            rng = generator("demo views", seed, copy)
+            for start in range(0, len(rows), PART):
+                part = rows[start : start + PART]
+                tokens = {}
+                for spec in joined.space.specs():
+                    if spec.kind == "scalar":
+                        codes = joined.tokens(part, [spec.key])[spec.key]
+                        tokens[spec.key] = disturbed(codes, own[spec.key], spec, rng), np.arange(len(part))
+                    else:
+                        shown = np.flatnonzero(rng.random(len(part)) < SHARE)
+                        tokens[spec.key] = joined.tokens(part[shown], [spec.key])[spec.key], shown
+                writer.write(np.char.add(names[part], f"~{copy}"), ra[part], dec[part], tokens)
+                progress(copy * len(rows) + start + len(part))
+
+
+def disturbed(codes: Int, own: npt.NDArray[np.bool_], spec: ModalitySpec, rng: np.random.Generator) -> Int:
+    """Return the codes of a number ``[B, 1]`` moved by a few; those in `own` ``[V]`` and −1 stay."""
+    moved = codes + np.rint(SCATTER * spec.vocab_size * rng.normal(size=codes.shape)).astype(np.int64)
+    moved = np.clip(moved, 0, max(int(codes.max(initial=0)), 0))
+    stays = (codes < 0) | own[np.maximum(codes, 0)]
+    return np.where(stays, codes, moved)
+
+
+def _of_its_own(store: TokenStore, rows: Int, spec: ModalitySpec) -> npt.NDArray[np.bool_]:
+    codes = store.tokens(rows, [spec.key])[spec.key]
+    counts = np.bincount(codes[codes >= 0], minlength=spec.vocab_size)
+    return np.asarray(counts > OF_ITS_OWN * max(counts.sum(), 1))

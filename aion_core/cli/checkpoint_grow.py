@@ -7,8 +7,8 @@ weights go along, so that training continues with them; those of what is new beg
 was appended to what. `aion train --grow` does the same as a run begins.
 
 example:
-  aion checkpoint grow runs/first --add desi_spectrum --tokenizers sets/spectra --out models/grown
-  aion checkpoint grow models/aion-base --add lsst_image --add lsst_flux_u --out models/grown --json
+  aion checkpoint grow runs/first --add lsst_image --tokenizers sets/lsst --out models/grown
+  aion checkpoint grow models/aion-base --add lsst_image lsst_flux_u --out models/grown --json
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ example:
   aion train train.toml
   aion train train.toml --set optimizer.lr=1e-4 --set run.folder=runs/second
   aion train train.toml --dry-run --gpus 64 --device h100 --mfu 0.5
-  aion train grown.toml --set model.start=runs/first --grow desi_spectrum --freeze-old
+  aion train grown.toml --set model.start=runs/first --grow lsst_image --freeze-old
   torchrun --nproc-per-node=8 -m aion_core.cli train train.toml
 
 the smallest train.toml, one of the paper's runs (aion-b, aion-l, aion-xl); any setting of it can be given as well:

@@ -69,10 +69,10 @@ class Runs:
         last = sorted((self.folder / run / "checkpoints").glob("step-*"))[-1]
         return {name: (last / f"{name}.safetensors").read_bytes() for name in ("model", "optimizer")}
 
-    def trainer(self, run: str, *changes: str, **more: object) -> Trainer:
+    def trainer(self, run: str, *changes: str) -> Trainer:
         words = self.words(run)
         sets = [word for before, word in pairwise(words) if before == "--set"]
-        return Trainer(TrainConfig.from_toml(words[1], [*sets, *changes]), **more)
+        return Trainer(TrainConfig.from_toml(words[1], [*sets, *changes]))
 
     def held_out(self, run: str, name: str) -> float:
         lines = [json.loads(line) for line in (self.folder / run / "metrics.jsonl").read_text().splitlines()]
@@ -213,6 +213,19 @@ class TestARunThatGrowsOnItsWay:
 
 
 class TestStartingWithoutGrowth:
+    def test_what_the_command_line_has_grown_goes_on_with_the_moments_of_its_checkpoint(self, runs, tmp_path) -> None:
+        words = ["--add", "gaia_flux_g", "--seed", "5", "--out", str(tmp_path / "out"), "--json"]
+        assert main(["checkpoint", "grow", str(runs.folder / "old"), *words]) == 0
+        start = f"model.start={tmp_path / 'out'}"
+        trainer = runs.trainer("grown-before", start, f"data.modalities={list(OLD)}")
+        assert trainer.model.space.newest() == ("gaia_flux_g",)
+        steps = {name: int(trainer.optimizer.state.get(p, {}).get("step", 0)) for name, p in trainer.local.items()}
+        assert {step for name, step in steps.items() if belongs(name, ["gaia_flux_g"])} == {0}
+        assert {step for name, step in steps.items() if not belongs(name, ["gaia_flux_g"])} == {STEPS}
+        frozen = runs.trainer("grown-before", start, f"data.modalities={list(OLD)}", "model.freeze_old=true")
+        trained = {name for name, p in frozen.local.items() if p.requires_grad}
+        assert trained == {name for name in frozen.local if belongs(name, ["gaia_flux_g"])}
+
     def test_a_model_begins_a_run_whose_stores_have_some_of_its_modalities(self, runs, capsys) -> None:
         trainer = runs.trainer("some", f"model.start={runs.folder / 'grown'}", "data.modalities=['test_c','test_a']",
                                "evaluate.conditional=[]", "evaluate.pairs=1")  # fmt: skip

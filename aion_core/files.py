@@ -92,7 +92,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
         temporary.touch()
         mode = temporary.stat().st_mode
         try:
-            save_file(contiguous, temporary, metadata=dict(metadata or {}))
+            save_file(contiguous, temporary, metadata=dict(metadata) if metadata else None)  # {} spoils the header
         except SafetensorError as error:  # a full disk, say
             raise AionError(f"{path.name} could not be written ({str(error).rpartition('I/O error: ')[2]}).") from error
         temporary.chmod(mode)  # safetensors shuts out all other users, whatever the umask

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from aion_core.files import replacing, write_json
+from aion_core.files import read_safetensors, replacing, write_json, write_safetensors
 
 
 def put(folder: Path, name: str) -> Path:
@@ -100,3 +100,8 @@ def test_what_was_set_aside_for_another_name_is_left_alone(tmp_path: Path) -> No
     write_set(tmp_path / "set", "new")
     assert held(tmp_path / "set") == ["new"]
     assert len(list(tmp_path.glob(".set*"))) == 3
+
+
+def test_a_file_without_tensors_is_read_back(tmp_path):
+    write_safetensors(tmp_path / "none.safetensors", {}, {})
+    assert read_safetensors(tmp_path / "none.safetensors") == ({}, {})

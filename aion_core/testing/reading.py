@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -13,10 +14,11 @@ import numpy as np
 import torch
 
 from aion_core.contract import InputError, ModalitySpec, ReaderSpec
-from aion_core.data.files import NotClaimedError, build_reader, find_reader, read_options
+from aion_core.data.files import NotClaimedError, build_reader, read_options
 from aion_core.data.reader import ObservationBatch, Reader
 from aion_core.observations import Observation, SourceList
 from aion_core.plugins import Registry, load_registry
+from aion_core.testing.rules import told
 
 #: One object: its position, and its arrays by modality and name.
 Object: TypeAlias = dict[Any, Any]
@@ -134,7 +136,7 @@ class ReadBack:
         Why files could not be read.
     """
 
-    def __init__(self, files: Sequence[Path], own: Collection[str], registry: Registry) -> None:
+    def __init__(self, files: Sequence[Path], own: Sequence[ReaderSpec], registry: Registry) -> None:
         self.batches: list[ObservationBatch] = []
         self.claimed: dict[str, list[Path]] = {}
         self.faults: list[str] = []
@@ -145,18 +147,32 @@ class ReadBack:
         for path in (p for p in files if p.name != OPTIONS):
             if path in done:
                 continue
-            try:
-                spec, reader = find_reader(path, registry, self.options)
-            except InputError as error:
-                self.faults.append(str(error))
+            claimants = [spec for spec in own if self._claims(spec, path)]
+            for spec in claimants:
+                self.claimed.setdefault(spec.name, []).append(path)
+            if not claimants:
+                self.faults.append(f"{path.name} is claimed by no reader of the plugin")
                 continue
-            if spec.name not in own:
-                self.faults.append(f"{path.name} is claimed by {spec.name}, which is no reader of this plugin")
-                continue
+            done |= self._read(claimants[0], path)
+
+    def _claims(self, spec: ReaderSpec, path: Path) -> bool:
+        if not any(fnmatchcase(path.name.lower(), pattern.lower()) for pattern in spec.patterns):
+            return False
+        try:
+            return build_reader(spec, self.options).claims(path)
+        except Exception:  # rules on readers say what is wrong
+            return False
+
+    def _read(self, spec: ReaderSpec, path: Path) -> set[Path]:
+        """Read a file, and return the files of its group."""
+        try:
+            reader = build_reader(spec, self.options)
             group = reader.group(path)
-            done.update(group)
-            self.claimed.setdefault(spec.name, []).append(group[0])
             self.batches += reader.read(group[0], 64)
+        except Exception as error:
+            self.faults.append(f"{path.name} cannot be read: {told(error)}")
+            return {path}
+        return set(group)
 
     @property
     def modalities(self) -> set[str]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from aion_core.contract import SimulatorSpec
 from aion_core.mock import FIELD, draw
-from aion_core.testing.rules import NotApplicableError, Rule, rule
+from aion_core.testing.rules import NotApplicableError, rule
 from aion_core.testing.subject import Subject
 
 #: Positions that a simulator writes may be off by: arcsec.
@@ -87,12 +87,3 @@ def round_trip_gives_tokens(subject: Subject, spec: SimulatorSpec) -> Iterator[s
                 yield f"{key}: codes range over {int(tokens.min())} … {int(tokens.max())}"
             seen[key] = seen.get(key, 0) + int((tokens[:, :1] >= 0).sum())
     yield from (f"{key}: no object that was simulated gets a token: all are −1" for key, n in seen.items() if not n)
-
-
-RULES: tuple[Rule, ...] = (
-    writes_files,
-    is_read_back,
-    objects_are_where_they_were,
-    round_trip_gives_tokens,
-    simulates_the_same_again,
-)

@@ -62,7 +62,7 @@ class Material:
         cls = tokenizer_class(spec)
         if is_fittable(spec):
             fitted: Any = build_tokenizer(spec)
-            fitted.observe(self.observations(spec, fitted, self.fitting, generator("fit", spec.key)))
+            fitted.observe(self.observations(spec, fitted, self.fitting, generator("observations to fit to")))
             fitted.finish()
             return fitted
         if cls.build.__func__ is Tokenizer.build.__func__:  # type: ignore[attr-defined]
@@ -78,7 +78,7 @@ class Material:
     def simulate(self, spec: SimulatorSpec, folder: Path, seed: int) -> list[Path]:
         """Return the files that a simulator writes into a folder for some objects of the mock sky."""
         simulator = import_object(spec.simulator)()
-        return list(simulator.observe(draw(seed, 0, self.objects), folder, generator("check", spec.name, seed)))
+        return list(simulator.observe(draw(seed, 0, self.objects), folder, generator("simulation to check", seed)))
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ class Subject:
     def observe(self, spec: ModalitySpec, batch: Batch) -> Observation:
         """Return the observations of a batch, new ones each time."""
         made = self.material.observations(
-            spec, self.tokenizer(spec), max(batch.size, 4), generator("observations", spec.key, batch.seed)
+            spec, self.tokenizer(spec), max(batch.size, 4), generator("observations", batch.seed)
         )
         return spoilt(made[: batch.size], batch.faults, batch.seed)
 
@@ -252,8 +252,8 @@ class Subject:
         """Return what the plugin's readers find in the files of a simulator."""
         if spec.name not in self._back:
             files = [Path(path) for path in self.simulated(spec).files]
-            own = [reader.name for reader in self.loaded.readers]
-            self._back[spec.name] = ReadBack([path for path in files if path.is_file()], own, self.registry)
+            existing = [path for path in files if path.is_file()]
+            self._back[spec.name] = ReadBack(existing, self.loaded.readers, self.registry)
         return self._back[spec.name]
 
     def case(self, spec: ReaderSpec) -> ReaderCase:

@@ -45,8 +45,12 @@ RULES: tuple[Rule, ...] = (
     identity.fingerprint_has_no_decoder,
     golden.golden_tokens,
     # simulators and readers
-    *simulators.RULES,
+    simulators.writes_files,
+    simulators.simulates_the_same_again,
     *readers.RULES,
+    simulators.is_read_back,
+    simulators.objects_are_where_they_were,
+    simulators.round_trip_gives_tokens,
     # elsewhere
     sharing.tokens_are_the_same_in_threads,
     sharing.tokens_are_the_same_on_a_gpu,

@@ -19,7 +19,7 @@ Floats = npt.NDArray[np.floating]
 CROP, PIXEL_SCALE = 96, 0.262
 READERS = """\
 [[catalog_tables.tables]]
-files = ["mock-redshifts-*.fits"]
+files = ["mock-redshifts-*.fits*"]
 object_id = "object_id"
 ra = "ra"
 dec = "dec"
@@ -27,7 +27,7 @@ redshift = "z"
 warning = "zwarn"
 
 [[catalog_tables.tables]]
-files = ["mock-sources-*.fits"]
+files = ["mock-sources-*.fits*"]
 object_id = "object_id"
 sources = { x = "x", y = "y", e1 = "e1", e2 = "e2", radius = "radius", group = "object_id" }
 """

@@ -30,6 +30,7 @@ class Simulator(Protocol):
 
         Objects that it would not see (too faint, outside of its footprint) are left out. File names must differ for
         different fields (`MockObjects.fields`) and different seeds may share them.
+        Where readers have to be told how the files are to be read, ``readers.toml`` in the folder says it.
         """
         ...
 

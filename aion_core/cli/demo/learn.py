@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 #: The quantity that posteriors are shown of, and its weight in the loss: as much as a fifth of forty modalities.
 TARGET, WEIGHT = "src.redshift", 8.0
 #: Tokens that a sample shows and asks for.
-INPUT, TARGETS = 192, 48
-EVALUATED = 160
+INPUT, TARGETS = 128, 40
+EVALUATED = 384
 
 
 def target_of(space: TokenSpace) -> str | None:
@@ -49,7 +49,7 @@ def training_config(out: Path, settings: DemoSettings, space: TokenSpace, real: 
             "loss": {"weights": {target: WEIGHT} if target else {}},
             "optimizer": {
                 "steps": steps,
-                "lr": 2e-3,
+                "lr": 3e-3,
                 "embedding_lr": 3,
                 "warmup_steps": min(50, steps // 4),
                 "final_lr": 2e-5,

@@ -39,11 +39,11 @@ class Sizes:
 
 
 FULL = Sizes(
-    steps={"image": 120, "spectrum": 260},
+    steps={"image": 110, "spectrum": 260},
     copies=24,
-    model={"dim": 96, "encoder_depth": 2, "decoder_depth": 2, "num_heads": 4},
-    model_steps=900,
-    batch=48,
+    model={"dim": 64, "encoder_depth": 2, "decoder_depth": 2, "num_heads": 4},
+    model_steps=550,
+    batch=64,
 )
 QUICK = Sizes(
     steps={"image": 16, "spectrum": 40},

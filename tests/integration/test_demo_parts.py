@@ -1,0 +1,125 @@
+"""What the demo is made of, where it can be told apart from the library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aion_core.cli.demo.page import cell, page, table
+from aion_core.cli.demo.report import shortcomings
+from aion_core.cli.demo.views import disturbed, write_views
+from aion_core.contract import ModalitySpec, Provenance, Slot, TokenSpace, provenance_id
+from aion_core.data.split import SplitConfig, split_mask
+from aion_core.data.store import StoreWriter, TokenStore
+
+SPLIT = SplitConfig(fraction=0.3, order=11)
+
+
+def spec(key: str, kind: str, shape: tuple[int, ...]) -> ModalitySpec:
+    return ModalitySpec(
+        key=key, survey="Test", title=key, citation="none", kind=kind, quantity="phot.flux", units="", vocab_size=1000,
+        shape=shape, position="scalar" if shape == (1,) else "seq1d",
+        provenance=Provenance(id=provenance_id(key), instrument="none", release="none"),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def joined(tmp_path: Path) -> TokenStore:
+    """400 objects with a number, of which a tenth shares one code, and a spectrum that half of them have."""
+    rng = np.random.default_rng(0)
+    number, spectrum = rng.integers(100, 900, (400, 1)), rng.integers(0, 1000, (200, 20))
+    number[::10] = 0
+    space = TokenSpace(slots=(Slot(spec=spec("test_r", "scalar", (1,))), Slot(spec=spec("test_s", "spectrum", (20,)))))
+    names = [f"o{i}" for i in range(400)]
+    with StoreWriter(tmp_path / "joined.arrow", space) as writer:
+        tokens = {"test_r": (number, np.arange(400)), "test_s": (spectrum, np.arange(0, 400, 2))}
+        writer.write(names, rng.uniform(150, 152, 400), rng.uniform(0, 2, 400), tokens)
+    return TokenStore(tmp_path / "joined.arrow")
+
+
+def test_views_are_of_objects_that_are_not_held_out_and_disturb_numbers_but_nothing_else(joined, tmp_path: Path):
+    write_views(joined, tmp_path / "views.arrow", 10, SPLIT)
+    views = TokenStore(tmp_path / "views.arrow")
+    train = ~split_mask(joined.healpix, joined.ids, SPLIT.fraction, SPLIT.order, SPLIT.seed)
+    assert 0 < train.sum() < 400
+    assert len(views) == 10 * train.sum()
+    parents = np.array([int(name.partition("~")[0][1:]) for name in views.ids.to_pylist()])
+    assert train[parents].all()
+    np.testing.assert_array_equal(views.healpix, joined.healpix[parents])
+    before, after = joined.tokens(parents), views.tokens(np.arange(len(views)))
+    moved = (after["test_r"] - before["test_r"])[before["test_r"] > 0]
+    assert moved.std() == pytest.approx(8, rel=0.1)
+    assert (after["test_r"][before["test_r"] == 0] == 0).all()
+    shown = after["test_s"][:, 0] >= 0
+    np.testing.assert_array_equal(after["test_s"][shown], before["test_s"][shown])
+    assert shown[before["test_s"][:, 0] >= 0].mean() == pytest.approx(0.4, abs=0.06)
+    per_object = [shown[parents == parent].sum() for parent in np.unique(parents[shown])]
+    assert len(set(per_object)) > 3  # drawn for each view anew
+
+
+def test_disturbed_codes_stay_in_the_codebook_and_absent_ones_absent():
+    codes = np.array([[0], [999], [-1], [500]] * 200)
+    rng = np.random.default_rng(1)
+    moved = disturbed(codes, np.zeros(1000, bool), spec("test_r", "scalar", (1,)), rng)
+    assert moved.min() == -1
+    assert moved.max() == 999
+    assert ((moved < 0) == (codes < 0)).all()
+
+
+def facts(**changes):
+    good = {
+        "tokenizers": [{"key": "a", "percent": 30.0, "r2": 0.9}],
+        "held_out": [{"target": "a", "loss": 2.0, "entropy": 3.0}],
+        "narrowing": [
+            {"given": "photometry", "nll": -1.0, "crps": 0.05, "coverage": 0.7},
+            {"given": "+ image", "nll": -1.5, "crps": 0.04, "coverage": 0.61},
+        ],
+        "probes": [{"property": "mass", "r2_embeddings": 0.8, "r2_photometry": 0.7}],
+    }
+    return good | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, None),
+        ({"tokenizers": [{"key": "a", "percent": 9.0, "r2": None}]}, "perplexity below 10 % of V: a 9.0 %"),
+        ({"tokenizers": [{"key": "a", "percent": 11.0, "r2": 0.79}]}, "below 0.8: a 0.790"),
+        ({"held_out": [{"target": "a", "loss": 3.1, "entropy": 3.0}]}, "a 3.10 (3.00)"),
+        ({"narrowing": []}, "No posterior is shown"),
+        ({"probes": [{"property": "mass", "r2_embeddings": 0.6, "r2_photometry": 0.7}]}, "A probe for mass"),
+    ],
+)
+def test_the_report_says_what_falls_short_and_nothing_else(changes, said):
+    found = list(shortcomings(facts(**changes)))
+    assert len(found) == (said is not None)
+    assert said is None or said in found[0]
+
+
+def test_a_posterior_that_widens_or_covers_too_much_is_told_by_step():
+    steps = (("photometry", -1.0, 0.05, 0.8), ("+ image", -0.9, 0.04, 0.7), ("+ s", -2.0, 0.06, 0.5))
+    rows = [dict(zip(("given", "nll", "crps", "coverage"), step, strict=True)) for step in steps]
+    found = " ".join(shortcomings(facts(narrowing=rows)))
+    assert "NLL of the redshift does not fall at photometry → + image: -1.0000, -0.9000" in found
+    assert "CRPS of the redshift does not fall at + image → + s: 0.0400, 0.0600" in found
+    assert "given photometry holds the truth of 80 %" in found
+    assert "given + s holds the truth of 50 %" in found
+
+
+def test_the_page_escapes_what_files_and_errors_say():
+    text = page(
+        "A & B", "<note>", [("one", [table([{"k": "<x>", "v": 0.12345}], {"k": "key", "v": "value"})]), ("", [""])]
+    )
+    assert "&lt;x&gt;" in text
+    assert "<x>" not in text
+    assert "&lt;note&gt;" in text
+    assert "0.123" in text
+    assert text.count("<h2>") == 1
+
+
+def test_numbers_stand_in_tables_as_people_write_them():
+    assert [cell(v) for v in (None, True, 12345, 0.00012345, 123456.7, "x")] == [
+        "–", "yes", "12,345", "0.000123", "123,457", "x",
+    ]  # fmt: skip

@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from torch import Tensor
 
 from aion_core.contract import AionError, InputError, ReaderSpec
 from aion_core.data.columns import SUFFIX
@@ -27,6 +28,7 @@ from aion_core.data.files import NotClaimedError, ReaderOptions, check_options, 
 from aion_core.data.reader import Reader
 from aion_core.data.results import FileResult, NothingDoneError, Report, SkipReport
 from aion_core.data.store import StoreWriter, TokenStore
+from aion_core.observations import Observation
 from aion_core.plugins import Registry
 from aion_core.tokenizers import TokenizerSet
 
@@ -212,11 +214,17 @@ def _guarded(
         text = str(error)
         reason = text if text.startswith(str(lead)) else f"{lead}: {text}"
     except Exception as error:  # a plugin's defect in one file of many thousands must not end the run
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(frame.filename).name}, line {frame.lineno}"
-        reason = f"{lead}: defect in the reader {name} or a tokenizer ({where}): {type(error).__name__}: {error}"
+        reason = f"{lead}: {_fault(f'the reader {name}', '' if name is None else owner(spec, registry), error)}"
     failed = FileResult(lead, "failed", name, reason=reason)
     return [failed, _part(path, lead, name)] if path != lead else [failed]
+
+
+def _fault(part: str, plugin: str, error: Exception) -> str:
+    """Return the sentence for a part of a plugin that raised what is no `AionError`: whose it is, and where."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(frame.filename).name}, line {frame.lineno}"
+    of = f" of {plugin}" if plugin else ""
+    return f"{part}{of} is at fault ({where}): {type(error).__name__}: {error}"
 
 
 def _part(path: Path, lead: Path, reader: str | None) -> FileResult:
@@ -259,8 +267,7 @@ def _tokenize(
                     if key not in tokenizers:
                         left_out[key] += len(rows)
                     elif len(rows):
-                        codes = tokenizers[key].encode(observation)
-                        valid = (codes >= 0).flatten(1)
+                        codes, valid = _encode(tokenizers, key, observation)
                         modalities[key] += int(valid.any(1).sum())
                         tokens[key] += int(valid.sum())
                         encoded[key] = codes, rows
@@ -284,6 +291,19 @@ def _tokenize(
         left_out=+left_out,
         skipped=skipped,
     )
+
+
+def _encode(tokenizers: TokenizerSet, key: str, observation: Observation) -> tuple[Tensor, Tensor]:
+    """Return codes, and which of them there are, ``[B, n]``; what goes wrong is told with the tokenizer's plugin."""
+    try:
+        codes = tokenizers[key].encode(observation)
+        return codes, (codes >= 0).flatten(1)
+    except AionError:
+        raise
+    except Exception as error:
+        slot = tokenizers.space[key]
+        plugin = f"{slot.distribution or ''} {slot.version or ''}".strip()
+        raise AionError(_fault(f"the tokenizer of {key}", plugin, error)) from error
 
 
 class _NothingError(Exception):

@@ -150,7 +150,7 @@ def test_files_of_an_unreadable_group_fail_once_under_the_first(survey: Path, re
         "field.note": "not claimed",
         "other-x.band": "readable",
     }
-    assert "field-x.band: defect in the reader demo_bands" in (report.failed[0].reason or "")
+    assert "field-x.band: the reader demo_bands of aion-tok-demo 1.0 is at fault" in (report.failed[0].reason or "")
 
 
 @pytest.mark.parametrize("name", ["field-a.band", "field-x.band", "field.note"])

@@ -198,7 +198,7 @@ def test_a_failing_file_is_reported_and_the_others_go_on(
     assert [r.status for r in report.files] == ["failed", "failed", "failed", "done", "done"]
     bad, defect, empty = (r.reason or "" for r in report.failed)
     assert bad == f"{survey / 'bad.txt'}: a line after 4 does not have five words"
-    assert "defect in the reader demo_lines" in defect
+    assert "the reader demo_lines of aion-tok-demo 1.0 is at fault" in defect
     assert "KeyError" in defect
     assert "test_pipeline.py, line" in defect
     assert "empty (0 bytes)" in empty

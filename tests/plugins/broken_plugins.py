@@ -97,6 +97,8 @@ GOOD = hook("return [spec('{0}_flux', {1})]")
 CASES = (
     one("import of a package that is absent", "import a_package_that_is_absent", "import",
         "ModuleNotFoundError", "a_package_that_is_absent", name="bad-import"),
+    one("import of a name that another aion-core has", "from aion_core.contract import ReaderSpecOfTomorrow", "import",
+        "ReaderSpecOfTomorrow", "this is aion-core", "made for another", name="bad-future"),
     one("syntax error", "def (", "import", "SyntaxError", name="bad-syntax"),
     one("leaves the interpreter while imported", "raise SystemExit(3)", "import", "SystemExit: 3", name="bad-exit"),
     one("spec with a vocabulary of 0, made at import", "SPEC = spec('badspec_flux', 900, vocab_size=0)", "import",
@@ -170,8 +172,12 @@ CASES = (
         disabled=("idtwice_flux", "idtwice_mag"), survivors=("idtwice_size",)),
 )  # fmt: skip
 
+#: What a plugin uses that will go, and says what to use instead.
+GOING = "spec(grid=…) goes with aion-core 0.9; use shape"
 #: Distributions that are odd, but not at fault.
 HARMLESS = (
+    Package("ok-going", "going", "import warnings" + hook(
+        f"warnings.warn('{GOING}', DeprecationWarning, stacklevel=2); return [spec('going_flux', 945)]")),
     Package("ok-noisy", "noisy", "print('at import')" + hook("print('in a hook'); return [spec('noisy_flux', 940)]")),
     Package("ok-nameless", "nameless", GOOD.format("nameless", 941), metadata=""),
     Package("pair-one", "pair", GOOD.format("pair", 942)),
@@ -179,6 +185,13 @@ HARMLESS = (
     Package("ok-reader", "okreader", GOOD.format("okreader", 944) + hook(
         "return [reader('okreader_files', 'okreader_flux', 'elsewhere_redshift')]", "aion_readers")),
 )  # fmt: skip
+
+#: Distributions that make every command wait, by import or by what they declare; in a folder of their own.
+HEAVY = (
+    Package("slow-good", "slow", "import time; time.sleep(0.3)" + GOOD.format("slow", 950)),
+    Package("slow-bad", "slowbad", "import time; time.sleep(0.3); raise RuntimeError('after all that')"),
+    Package("many-keys", "many", hook("return [spec(f'many_flux_{i}', 10_000 + i) for i in range(500)]")),
+)
 
 
 def build(folder: Path, packages: tuple[Package, ...]) -> Path:

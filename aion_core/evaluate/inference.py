@@ -15,12 +15,12 @@ from aion_core.model import AionModel, Embeddings
 from aion_core.tokenizers import Tokenizer
 
 Codes = npt.NDArray[np.int64]
-#: Objects that go through the model at once.
-BATCH = 64
+#: Tokens that go through the model at once.
+PLACES = 1 << 15
 
 
 def scalar_posterior(
-    model: AionModel, tokenizer: Tokenizer, tokens: Mapping[str, Codes], batch: int = BATCH
+    model: AionModel, tokenizer: Tokenizer, tokens: Mapping[str, Codes], batch: int | None = None
 ) -> BinnedPosterior:
     """Return the posteriors of the value of a scalar modality, given the tokens of others.
 
@@ -32,6 +32,8 @@ def scalar_posterior(
         Of the scalar that is asked for.
     tokens
         ``{key: codes [B, n]}``, −1 where an object lacks something; none of them the scalar itself.
+    batch
+        Objects at a time; None: as many as memory allows without a thought.
     """
     spec = tokenizer.spec
     if spec.n_tokens != 1 or spec.key in tokens:
@@ -44,7 +46,7 @@ def scalar_posterior(
 
 
 def embed_groups(
-    model: AionModel, tokens: Mapping[str, Codes], groups: Sequence[Sequence[str]], batch: int = BATCH
+    model: AionModel, tokens: Mapping[str, Codes], groups: Sequence[Sequence[str]], batch: int | None = None
 ) -> npt.NDArray[np.float64]:
     """Return each object's mean embedding over the tokens of each group of modalities, ``[B, len(groups) · D]``.
 
@@ -66,9 +68,10 @@ def embed_groups(
     return np.concatenate(found)
 
 
-def _parts(tokens: Mapping[str, Codes], batch: int) -> Iterator[dict[str, torch.Tensor]]:
+def _parts(tokens: Mapping[str, Codes], batch: int | None) -> Iterator[dict[str, torch.Tensor]]:
     """Yield the tokens of some objects at a time; columns that none of them has are left out, if any remains."""
     size = len(next(iter(tokens.values())))
+    batch = batch or max(1, PLACES // sum(codes.shape[1] for codes in tokens.values()))
     for start in range(0, size, batch):
         part = {key: torch.from_numpy(codes[start : start + batch]) for key, codes in tokens.items()}
         yield {key: codes for key, codes in part.items() if (codes >= 0).any()} or part

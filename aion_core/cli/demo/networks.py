@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from aion_core.tokenizers.training import TokenizerConfig
 
 PRESET = "small-"
+#: Observations of a step: in so short a training, many small steps reach farther than few large ones.
+BATCH = 8
 #: Held-out objects of each modality that a network is judged by.
 JUDGED = 128
 
@@ -105,6 +107,7 @@ def _config(folder: Path, spec: ModalitySpec, settings: DemoSettings) -> Tokeniz
         "evaluate.page": 0,
         "checkpoint.every": 40,
         "checkpoint.keep": 1,
+        "data.batch_size": BATCH,
         "data.window": min(512, settings.objects),
         "data.split.fraction": SPLIT.fraction,
         "data.split.order": SPLIT.order,

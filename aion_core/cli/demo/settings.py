@@ -24,7 +24,7 @@ class Sizes:
     Attributes
     ----------
     steps
-        Of the network tokenizers, by kind of modality, 16 observations each.
+        Of the network tokenizers, by kind of modality, 8 observations each.
     copies
         Views of each object that the model is trained on.
     model, model_steps, batch
@@ -39,14 +39,14 @@ class Sizes:
 
 
 FULL = Sizes(
-    steps={"image": 110, "spectrum": 260},
+    steps={"image": 180, "spectrum": 400},
     copies=24,
     model={"dim": 64, "encoder_depth": 2, "decoder_depth": 2, "num_heads": 4},
-    model_steps=550,
+    model_steps=500,
     batch=64,
 )
 QUICK = Sizes(
-    steps={"image": 16, "spectrum": 40},
+    steps={"image": 30, "spectrum": 80},
     copies=8,
     model={"dim": 64, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 4},
     model_steps=150,

@@ -14,7 +14,7 @@ from aion_core.testing.subject import Subject
 from aion_core.tokenizers.base import tokenizer_class
 
 
-@rule("plugin", "mend what is named; a minimal plugin module stands in docs/conformance.md")
+@rule("plugin", "mend what is named; `aion plugins new NAME --kind KIND` writes a module that works, to compare with")
 def imports(subject: Subject, _: None) -> Iterator[str]:
     """The module imports, its api_version is known to the core, and its hooks return lists of specs."""
     for failure in subject.failures:

@@ -152,3 +152,10 @@ def test_golden_tokens_are_written_anew_on_request(site: Path, subject: Callable
         assert "is damaged" in str(put(BY_NAME["golden_tokens"], subject(changed.name))[0])
     finally:
         path.write_text(before)
+
+
+def test_the_page_has_every_rule_as_it_stands() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "conformance.md").read_text()
+    rows = [f"| `{rule.name}` | {rule.about} | {rule.remedy} |" for rule in RULES]
+    assert [row for row in rows if row not in page] == []
+    assert page.count("\n| `") == len(rows)

@@ -15,7 +15,7 @@ from aion_core.data.statistics import token_counts
 from aion_core.engine import Checkpoints, World
 from aion_core.engine.hardware import GIB, Gpu
 from aion_core.model import AionModel
-from aion_core.model.flops import training_flops
+from aion_core.model.flops import sample_flops
 from aion_core.model.growth import belongs
 from aion_core.model.size import parameters_by_part
 from aion_core.train.beginning import Beginning, find_beginning, has_moments, weights_sha256
@@ -130,10 +130,9 @@ def _drawn(data: TrainingData) -> tuple[list[float], list[float]]:
 
 
 def _compute(config: TrainConfig, space: TokenSpace, machine: Machine, targets: Sequence[float]) -> dict[str, Any]:
-    masking, model = config.masking, config.model.build()
-    by_sample = float(training_flops(model, masking.input_budget, masking.target_budget))
-    heads = sum(count * spec.vocab_size for count, spec in zip(targets, space.specs(), strict=True))
-    by_sample += 6 * model.dim * heads
+    masking, frozen = config.masking, config.model.freeze_old
+    size = masking.input_budget, masking.target_budget
+    by_sample = float(sample_flops(config.model.build(), space, *size, targets, frozen))
     samples = config.data.batch_size * config.data.accumulate
     step = by_sample * samples / (machine.gpus * machine.gpu.peak * machine.mfu)
     run = step * config.optimizer.steps

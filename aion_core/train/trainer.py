@@ -34,7 +34,7 @@ from aion_core.engine.device import on_its_way
 from aion_core.engine.hardware import gpu_of
 from aion_core.engine.saving import Saver
 from aion_core.files import write_json
-from aion_core.model.flops import training_flops
+from aion_core.model.flops import sample_flops
 from aion_core.train.beginning import find_beginning, weights_sha256
 from aion_core.train.config import TrainConfig
 from aion_core.train.data import TrainingData
@@ -219,11 +219,9 @@ class Trainer:
             return
         waited, total, memory = self.world.most([*self.unlogged[1:], float(peak_memory(self.device))])
         done, self.unlogged = (many + 1) * samples, (0, 0.0, 0.0)
-        heads = [
-            (count / samples, spec.vocab_size) for count, spec in zip(counts, self.model.space.specs(), strict=True)
-        ]
-        flops = training_flops(self.model.config, micro[0].input_code.shape[1], micro[0].target_code.shape[1])
-        flops += int(6 * self.model.config.dim * sum(n * v for n, v in heads))
+        size = micro[0].input_code.shape[1], micro[0].target_code.shape[1]
+        targets, frozen = [count / samples for count in counts], self.config.model.freeze_old
+        flops = sample_flops(self.model.config, self.model.space, *size, targets, frozen)
         by_modality = {key: sums[i] / counts[i] for i, key in enumerate(self.model.space.keys) if counts[i]}
         values: dict[str, Any] = {
             "loss": loss,

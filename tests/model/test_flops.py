@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from aion_core.data.batches import batch_of_tokens
 from aion_core.model import PRESETS, AionConfig, AionModel
 from aion_core.model.flops import forward_flops, training_flops
+from aion_core.model.growth import freeze_old
 
 SWITCHES: dict[str, dict[str, object]] = {
     "released": {},
@@ -33,6 +34,16 @@ def test_the_count_equals_pytorchs_forward_and_backward(space, tokens, switches:
             loss.backward()
     assert forward.get_total_flops() == 3 * forward_flops(config, 23, 2, heads)
     assert forward.get_total_flops() + backward.get_total_flops() == 3 * training_flops(config, 23, 2, heads)
+
+
+def test_frozen_weights_cost_no_gradients(space, tokens) -> None:
+    config = AionConfig(dim=64, encoder_depth=3, decoder_depth=2, num_heads=4)
+    model = AionModel(config, space)
+    freeze_old(model, ["test_g"])
+    batch = batch_of_tokens(space, tokens(3, "test_image", "test_coefficients"), tokens(3, "test_r", "test_g"))
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted:
+        model(batch).sum().backward()
+    assert counted.get_total_flops() == 3 * training_flops(config, 23, 2, [(1, 20)], [(1, 20)])
 
 
 def test_the_paper_sizes_cost_what_the_reference_says() -> None:

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from aion_core.cli.demo.learn import order_codes
 from aion_core.cli.demo.page import cell, page, table
 from aion_core.cli.demo.report import shortcomings
 from aion_core.cli.demo.views import disturbed, write_views
 from aion_core.contract import ModalitySpec, Provenance, Slot, TokenSpace, provenance_id
 from aion_core.data.split import SplitConfig, split_mask
 from aion_core.data.store import StoreWriter, TokenStore
+from aion_core.model import AionConfig, AionModel
 
 SPLIT = SplitConfig(fraction=0.3, order=11)
 
@@ -66,6 +69,21 @@ def test_disturbed_codes_stay_in_the_codebook_and_absent_ones_absent():
     assert moved.min() == -1
     assert moved.max() == 999
     assert ((moved < 0) == (codes < 0)).all()
+
+
+def test_codes_of_numbers_begin_in_order_and_others_as_they_were():
+    specs = (spec("test_r", "scalar", (1,)), spec("test_s", "spectrum", (20,)))
+    space = TokenSpace(slots=tuple(Slot(spec=one) for one in specs))
+    model, as_it_was = (
+        AionModel(AionConfig(dim=32, encoder_depth=1, decoder_depth=1, num_heads=2), space) for _ in "ab"
+    )
+    order_codes(model, 0)
+    for side, name in (("encoder_embeddings", "token_emb"), ("decoder_embeddings", "to_logits")):
+        table = getattr(getattr(model, side)["test_r"], name).weight.detach()
+        near, far = ((table[k:] - table[:-k]).norm(dim=1).mean() for k in (1, 300))
+        assert near < 0.1 * far
+        before, after = (getattr(getattr(m, side)["test_s"], name).weight for m in (as_it_was, model))
+        assert torch.equal(before, after)
 
 
 def facts(**changes):

@@ -15,7 +15,7 @@ from aion_core.cli.demo.sky import Truth
 from aion_core.evaluate import BinnedPosterior
 
 INK, ACCENT, PALE, GOLD = "#22304a", "#c8553d", "#c9d3e2", "#d8a13a"
-STEPS = (PALE, GOLD, ACCENT)
+STEPS = ("#8ea6c9", GOLD, ACCENT)
 #: Curves of one panel.
 CURVES = 8
 

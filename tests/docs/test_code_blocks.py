@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
+import venv
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,20 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 #: ```text blocks show, and are not run.
 LANGUAGES = re.compile(r"^```(\w+)", re.MULTILINE)
+#: Pages that install something, and take minutes.
+INSTALLING = {"add-a-survey.md"}
+
+
+def overlay(folder: Path) -> Path:
+    """Make a virtual environment that sees all that is installed here and is installed into alone; return its bin."""
+    venv.create(folder, with_pip=False, symlinks=True)
+    site = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
+    (site / "_here.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+    for name, module in (("aion", "aion_core.cli"), ("pip", "pip"), ("pytest", "pytest")):
+        script = folder / "bin" / name
+        script.write_text(f'#!/bin/sh\nexec {folder}/bin/python -m {module} "$@"\n')
+        script.chmod(0o755)
+    return folder / "bin"
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +59,21 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.slow] if page.name in INSTALLING else []) for page in PAGES],
+    ids=lambda page: page.name,
+)
 def test_the_code_on_a_page_runs(page: Path, tmp_path: Path, sample_dir: Path, release: Path) -> None:
+    binaries = overlay(tmp_path / ".overlay") if page.name in INSTALLING else Path(sys.executable).parent
     environment = {
         **os.environ,
         "AION_SAMPLE_DIR": str(sample_dir.resolve()),
         "AION_RELEASE": str(release),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
     }
     for language, code in BLOCK.findall(page.read_text()):
-        command = ["bash", "-euc", code] if language == "bash" else [sys.executable, "-c", code]
+        command = ["bash", "-euc", code] if language == "bash" else [str(binaries / "python"), "-c", code]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 _HOME = {
     "PluginContract": "aion_core.testing.contract",
     "ReaderContract": "aion_core.testing.contract",
-    "SpecContract": "aion_core.testing.specs",
     "memory_growth": "aion_core.testing.memory",
 }
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from aion_core.testing.contract import PluginContract as PluginContract
     from aion_core.testing.contract import ReaderContract as ReaderContract
     from aion_core.testing.memory import memory_growth as memory_growth
-    from aion_core.testing.specs import SpecContract as SpecContract
 
 __all__ = sorted(_HOME)
 

@@ -18,9 +18,7 @@ from aion_core.testing.subject import Subject
 ROUNDING = 1e-5
 
 
-@rule(
-    "tokenizer", "let the class take the spec and its config; a network also has `build`, and names `small` settings"
-)
+@rule("tokenizer", "let the class take the spec and its config; a network also has `build`, and names `small` settings")
 def tokenizer_is_made(subject: Subject, spec: ModalitySpec) -> Iterator[str]:
     """The tokenizer can be made from the spec, and is bound to it."""
     if spec.tokenizer is None:

@@ -49,7 +49,7 @@ class Material:
         own, with real files, need not be among them.
     """
 
-    examples: ClassVar[int] = 6
+    examples: ClassVar[int] = 5
     fitting: ClassVar[int] = 3000
     objects: ClassVar[int] = 24
     readers: ClassVar[Collection[str] | None] = None

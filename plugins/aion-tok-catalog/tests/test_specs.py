@@ -1,19 +1,10 @@
-"""What this plugin declares is valid, stable for ever and usable without any other plugin."""
+"""What is particular to the modalities of this plugin; the conformance suite has the rest."""
 
 from __future__ import annotations
 
 from aion_tok_catalog.specs import MODALITIES
 
-from aion_core.testing import SpecContract
 from aion_core.tokenizers import build_tokenizer
-
-UPSTREAM = {"catalog_sources": ("catalog", "catalog"), "catalog_redshift": ("tok_z", "Z")}
-
-
-class TestSpecs(SpecContract):
-    plugin = "catalog"
-    modalities = MODALITIES
-    upstream = UPSTREAM
 
 
 def test_the_redshift_grid_has_one_code_less_than_its_vocabulary():

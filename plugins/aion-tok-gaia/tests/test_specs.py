@@ -1,25 +1,8 @@
-"""What this plugin declares is valid, stable for ever and usable without any other plugin."""
+"""What is particular to the modalities of this plugin; the conformance suite has the rest."""
 
 from __future__ import annotations
 
 from aion_tok_gaia.specs import MODALITIES
-
-from aion_core.testing import SpecContract
-
-UPSTREAM = {
-    "gaia_xp_bp": ("tok_xp_bp", "bp_coefficients"),
-    "gaia_xp_rp": ("tok_xp_rp", "rp_coefficients"),
-    **{f"gaia_flux_{b}": (f"tok_flux_{b}_gaia", f"phot_{b}_mean_flux") for b in ("g", "bp", "rp")},
-    "gaia_parallax": ("tok_parallax", "parallax"),
-    "gaia_ra": ("tok_ra", "ra"),
-    "gaia_dec": ("tok_dec", "dec"),
-}
-
-
-class TestSpecs(SpecContract):
-    plugin = "gaia"
-    modalities = MODALITIES
-    upstream = UPSTREAM
 
 
 def test_fluxes_and_parallax_are_logarithmic_and_positions_are_not():

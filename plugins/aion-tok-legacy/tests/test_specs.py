@@ -1,4 +1,4 @@
-"""What this plugin declares is valid, stable for ever and usable without any other plugin."""
+"""What is particular to the modalities of this plugin; the conformance suite has the rest."""
 
 from __future__ import annotations
 
@@ -7,26 +7,6 @@ from math import log
 import pytest
 from aion_tok_legacy.specs import MODALITIES
 from astropy.units import ABmag, Unit, zero_point_flux
-
-from aion_core.testing import SpecContract
-
-UPSTREAM = {
-    "legacy_image": ("tok_image", "image"),
-    "legacy_segmap": ("tok_segmap", "segmentation_map"),
-    **{
-        f"legacy_flux_{b}": (f"tok_flux_{b}", f"FLUX_{b.upper()}") for b in ("g", "r", "i", "z", "w1", "w2", "w3", "w4")
-    },
-    "legacy_ebv": ("tok_ebv", "EBV"),
-    "legacy_shape_r": ("tok_shape_r", "SHAPE_R"),
-    "legacy_shape_e1": ("tok_shape_e1", "SHAPE_E1"),
-    "legacy_shape_e2": ("tok_shape_e2", "SHAPE_E2"),
-}
-
-
-class TestSpecs(SpecContract):
-    plugin = "legacy"
-    modalities = MODALITIES
-    upstream = UPSTREAM
 
 
 def test_one_unit_of_image_and_flux_is_magnitude_22_5():

@@ -1,0 +1,10 @@
+"""The conformance suite on this plugin; its readers have contracts of their own, with real files."""
+
+from __future__ import annotations
+
+from aion_core.testing import PluginContract
+
+
+class TestPlugin(PluginContract):
+    plugin = "catalog"
+    readers = ()

@@ -1,0 +1,9 @@
+"""The rules of aion-core, on this plugin. `aion plugins check universal` runs the same ones."""
+
+from __future__ import annotations
+
+from aion_core.testing import PluginContract
+
+
+class TestPlugin(PluginContract):
+    plugin = "universal"

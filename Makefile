@@ -34,7 +34,7 @@ bench: $(STAMP)
 
 dist: $(STAMP)
 	rm -rf dist
-	$(BIN)/python -m pip wheel -q --no-deps -w dist . $(addprefix ./,$(PLUGINS))
+	$(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w dist . $(addprefix ./,$(PLUGINS))
 	ls dist
 
 clean:

@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PLUGINS := $(wildcard plugins/aion-tok-*)
+EXAMPLES := $(wildcard examples/*/tests)
 STAMP := $(VENV)/.installed
 TESTS ?=
 
@@ -14,16 +15,20 @@ export AION_SAMPLE_DIR ?= $(wildcard $(abspath ../shared/data))
 demo: $(STAMP)
 	$(BIN)/aion demo --out demo-report
 
+# Those of examples run by themselves: what they bring is not to be seen by the tests of the core.
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -n 2 $(TESTS)
+	$(if $(TESTS),,$(BIN)/python -m pytest -q -n 2 --dist loadfile $(EXAMPLES))
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -q -n 2 -m "slow or not slow" $(TESTS)
+	$(if $(TESTS),,$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "slow or not slow" $(EXAMPLES))
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=examples/aion-tok-universal-spectrum/src $(BIN)/mypy -p aion_tok_universal
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -7,3 +7,4 @@ from aion_core.testing import PluginContract
 
 class TestPlugin(PluginContract):
     plugin = "universal"
+    examples = 3  # of what Hypothesis draws; the tests beside this one draw their own

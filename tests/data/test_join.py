@@ -25,11 +25,11 @@ def store(path, space, ra, dec, **codes):
 def two(make_spec, make_space, tmp_path):
     first = make_space(make_spec("test_r", 1024, (1,), "scalar"), make_spec("test_z", 1024, (1,), "scalar"))
     second = make_space(make_spec("test_z", 1024, (1,), "scalar"), make_spec("test_image", 4375, (3, 3), "grid2d"))
-    image = np.arange(27).reshape(3, 9)
+    image = np.arange(36).reshape(4, 9)
     return (
         store(tmp_path / "a.arrow", first, RA[[1, 0]], DEC[[1, 0]], test_r=[[11], [10]], test_z=[[-1], [20]]),
-        store(tmp_path / "b.arrow", second, [150.1, 0.00001, np.nan], [2 + 0.9 * ARCSEC, 0.0, np.nan],
-              test_z=[[31], [32], [33]], test_image=image),
+        store(tmp_path / "b.arrow", second, [150.1, 0.00001, np.nan, 150.0], [2 + 0.9 * ARCSEC, 0.0, np.nan, 2.0],
+              test_z=[[31], [32], [33], [34]], test_image=image),
     )  # fmt: skip
 
 
@@ -41,14 +41,14 @@ def test_each_object_gets_what_any_store_has_of_it_the_first_store_first(two, tm
     codes = joined.tokens(np.arange(4))
     assert codes["test_r"].ravel().tolist() == [10, 11, -1, -1]
     assert codes["test_z"].ravel().tolist() == [20, 31, 32, -1]
-    assert codes["test_image"].tolist() == [[-1] * 9, list(range(9)), list(range(9, 18)), [-1] * 9]
+    assert codes["test_image"].tolist() == [list(range(27, 36)), list(range(9)), list(range(9, 18)), [-1] * 9]
     assert joined.space.keys == ("test_r", "test_z", "test_image")
     assert seen == [4]
 
 
 def test_what_is_farther_away_belongs_to_nobody(two):
-    assert matches(two[1], RA, DEC).tolist() == [-1, 0, 1, -1]
-    assert matches(two[1], RA, DEC, within=0.5).tolist() == [-1, -1, 1, -1]
+    assert matches(two[1], RA, DEC).tolist() == [3, 0, 1, -1]
+    assert matches(two[1], RA, DEC, within=0.5).tolist() == [3, -1, 1, -1]
 
 
 def test_tokens_of_different_tokenizers_are_not_joined(two, make_spec, tmp_path):

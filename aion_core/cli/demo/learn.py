@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from aion_core.cli.demo.settings import DemoSettings
     from aion_core.model.embeddings import DecoderEmbedding, EncoderEmbedding
 
-#: The quantity that posteriors are shown of, and its weight in the loss: as much as a fifth of forty modalities.
-TARGET, WEIGHT = "src.redshift", 8.0
+#: The quantity that posteriors are shown of, and its weight in the loss: as much as a third of forty modalities.
+TARGET, WEIGHT = "src.redshift", 20.0
 #: Tokens that a sample shows and asks for.
 INPUT, TARGETS = 128, 40
 EVALUATED = 384
@@ -58,7 +58,7 @@ def training_config(out: Path, settings: DemoSettings, space: TokenSpace, real: 
             "loss": {"weights": {target: WEIGHT} if target else {}},
             "optimizer": {
                 "steps": steps,
-                "lr": 3e-3,
+                "lr": 4e-3,
                 "embedding_lr": 3,
                 "warmup_steps": min(50, steps // 4),
                 "final_lr": 2e-5,

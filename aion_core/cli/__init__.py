@@ -22,7 +22,7 @@ VERBS = {
     "tokenize": "turn survey files into token stores",
     "store": "look into token stores",
     "train": "train a model on token stores",
-    "checkpoint": "look into checkpoints",
+    "checkpoint": "look into checkpoints, grow and export them",
     "mock": "write mock survey files of a sky whose truth is known",
     "demo": "the whole line on a mock sky and real files, with a report",
 }

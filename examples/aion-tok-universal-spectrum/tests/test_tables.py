@@ -1,4 +1,4 @@
-"""The package's own format, what is simulated in it, and the way of other plugins' spectra into it."""
+"""The package's own format, what is simulated in it, the way of other plugins' spectra into it, and training."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from aion_tok_universal.collect import collect, main
 from aion_tok_universal.reader import TableReader
 from aion_tok_universal.simulator import METALS, SpectrographsSimulator, absorbed, instruments
 from aion_tok_universal.tables import write_table
+from aion_tok_universal.tokenizer import UniversalSpectrumTokenizer
 from astropy.io import fits
+from astropy.units import Unit
 
+from aion_core.cli import main as aion
 from aion_core.contract import InputError
 from aion_core.data.files import find_reader
 from aion_core.mock import STAR, draw, generator
 from aion_core.plugins import load_registry
 from aion_core.testing import ReaderContract
+from aion_core.tokenizers import load_tokenizer
 
 
 def table(path: Path, size: int = 5, low: float = 4000, high: float = 9000) -> Path:
@@ -50,7 +54,7 @@ def test_a_unit_in_the_file_is_heeded(tmp_path) -> None:
     with fits.open(path, mode="update") as hdus:
         hdus[1].columns["FLUX"].unit = "erg / (s cm2 Angstrom)"
     (batch,) = TableReader().read(path, 100)
-    assert batch.data["universal_optical"][0].unit == "erg / (s cm2 Angstrom)"
+    assert Unit(batch.data["universal_optical"][0].unit) == Unit("erg / (s cm2 Angstrom)")
     with fits.open(path, mode="update") as hdus:
         hdus[1].columns["FLUX"].unit = "parrots"
     with pytest.raises(InputError, match="parrots"):
@@ -100,3 +104,24 @@ def test_spectra_of_another_plugin_are_collected(tmp_path, sample_dir) -> None:
 def test_collecting_says_what_is_wrong_in_a_sentence(tmp_path, capsys) -> None:
     assert main([str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]) == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_the_recipe_trains_both_modalities_as_one_network(tmp_path) -> None:
+    (tmp_path / "files").mkdir()
+    table(tmp_path / "files" / "optical.fits", 16)
+    table(tmp_path / "files" / "infrared.fits", 16, 15000, 17000)
+    short = {
+        "optimizer.steps": 2, "optimizer.warmup_steps": 0, "data.batch_size": 4, "data.split.fraction": 0.3,
+        "evaluate.objects": 4, "evaluate.page": 0,
+    }  # fmt: skip
+    small = {f"network.{name}": value for name, value in UniversalSpectrumTokenizer.small.items()}
+    words = [word for name, value in (short | small).items() for word in ("--set", f"{name}={value}")]
+    recipe = Path(__file__).parents[1] / "universal.toml"
+    out = tmp_path / "set"
+    assert (
+        aion(["tokenizer", "train", str(tmp_path / "files"), "--config", str(recipe), *words, "--out", str(out)]) == 0
+    )
+    assert [folder.name for folder in (out / "codecs").iterdir()] == ["universal"]
+    one, other = (load_tokenizer(f"universal_{band}", out) for band in ("optical", "infrared"))
+    assert one.fingerprint == other.fingerprint
+    assert one.config.dim == UniversalSpectrumTokenizer.small["dim"]

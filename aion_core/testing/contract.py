@@ -37,8 +37,7 @@ class PluginContract(Material):
     @classmethod
     def subject(cls) -> Subject:
         """Return the plugin under test, with all that was made of it so far."""
-        key: Any = cls  # mypy does not take a class for hashable
-        return _subject(key)
+        return _subject(cls)
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         rule: Rule | None = getattr(metafunc.function, "rule", None)
@@ -118,9 +117,16 @@ for _rule in readers.RULES:
     setattr(ReaderContract, f"test_{_rule.name}", _test_of_reader(_rule))
 
 
-@cache
-def _subject(cls: Any) -> Subject:
-    return Subject(cls.plugin, cls())
+#: Subjects of all test classes that were collected, by class: they share one other process.
+_SUBJECTS: dict[type[PluginContract], Subject] = {}
+_TOGETHER: list[Subject] = []
+
+
+def _subject(cls: type[PluginContract]) -> Subject:
+    if cls not in _SUBJECTS:
+        _SUBJECTS[cls] = Subject(cls.plugin, cls(), _TOGETHER)
+        _TOGETHER.append(_SUBJECTS[cls])
+    return _SUBJECTS[cls]
 
 
 @cache

@@ -47,6 +47,8 @@ class Elsewhere:
         By key.
     errors
         Why a modality could not be encoded, by key.
+    ended
+        How the process ended, if it ended before it could answer.
     """
 
     heavy: Sequence[str] = ()
@@ -55,13 +57,30 @@ class Elsewhere:
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     tokens: Mapping[str, Any] = field(default_factory=dict)
     errors: Mapping[str, str] = field(default_factory=dict)
+    ended: str = ""
 
 
 # --- asking
 
 
+def found_elsewhere(subject: Subject) -> Elsewhere:
+    """Return what another process found; no rule on it applies where it ended, which one of them tells."""
+    from aion_core.testing.rules import NotApplicableError
+
+    if subject.elsewhere.ended:
+        raise NotApplicableError("the other process ended, see stands_alone")
+    return subject.elsewhere
+
+
 def ask(subjects: Sequence[Subject], folder: Path) -> dict[str, Elsewhere]:
-    """Return what another process, one for all, finds of some plugins."""
+    """Return what another process, one for all, finds of some plugins.
+
+    Raises
+    ------
+    RuntimeError
+        If that process ends without an answer.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     request = {subject.name: _prepare(subject, folder / subject.name) for subject in subjects}
     (folder / "request.json").write_text(json.dumps(request))
     environment = {k: v for k, v in os.environ.items() if k not in ("AION_PLUGINS", "PYTHONHASHSEED")}

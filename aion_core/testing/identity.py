@@ -12,6 +12,7 @@ from torch import Tensor
 from aion_core.contract import ModalitySpec
 from aion_core.observations import Observation
 from aion_core.release import Artifact
+from aion_core.testing.elsewhere import found_elsewhere
 from aion_core.testing.examples import Batch, measured
 from aion_core.testing.rules import NotApplicableError, rule
 from aion_core.testing.subject import Subject
@@ -44,9 +45,10 @@ def saved_and_read(subject: Subject, spec: ModalitySpec) -> Iterator[str]:
 def fingerprint_is_the_same_elsewhere(subject: Subject, spec: ModalitySpec) -> Iterator[str]:
     """The fingerprint is the same in another process."""
     here = subject.tokenizer(spec).fingerprint
-    if spec.key in subject.elsewhere.errors:
+    elsewhere = found_elsewhere(subject)
+    if spec.key in elsewhere.errors:
         raise NotApplicableError("it cannot be read there, see tokens_are_the_same_elsewhere")
-    there = subject.elsewhere.fingerprints.get(spec.key)
+    there = elsewhere.fingerprints.get(spec.key)
     if there is None:
         raise NotApplicableError("it cannot be saved, see saved_and_read")
     if there != here:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from aion_core.contract import ModalitySpec
-from aion_core.testing.elsewhere import SEED, SIZE
+from aion_core.testing.elsewhere import SEED, SIZE, found_elsewhere
 from aion_core.testing.examples import Batch
 from aion_core.testing.rules import NotApplicableError, rule
 from aion_core.testing.subject import Subject
@@ -43,13 +43,13 @@ def tokens_are_the_same_in_threads(subject: Subject, spec: ModalitySpec) -> Iter
 @rule("modality", "let nothing that encoding reads depend on the process: no `hash()`, `id()`, globals, files or times")
 def tokens_are_the_same_elsewhere(subject: Subject, spec: ModalitySpec) -> Iterator[str]:
     """Another process that reads the saved tokenizer gives the same tokens."""
-    here = subject.encode(spec, Batch(SIZE, SEED))
-    if (error := subject.elsewhere.errors.get(spec.key)) is not None:
+    here, elsewhere = subject.encode(spec, Batch(SIZE, SEED)), found_elsewhere(subject)
+    if (error := elsewhere.errors.get(spec.key)) is not None:
         yield f"another process cannot read the tokenizer or encode: {error}"
         return
-    if spec.key not in subject.elsewhere.tokens:
+    if spec.key not in elsewhere.tokens:
         raise NotApplicableError("it cannot be saved, see saved_and_read")
-    there = torch.tensor(subject.elsewhere.tokens[spec.key], dtype=torch.int64).reshape(here.shape)
+    there = torch.tensor(elsewhere.tokens[spec.key], dtype=torch.int64).reshape(here.shape)
     if differing := int((there != here).sum()):
         yield f"{differing} of {here.numel()} tokens differ in another process"
 

@@ -9,6 +9,7 @@ from aion_core.contract import ModalitySpec, ReaderSpec, SimulatorSpec
 from aion_core.data.reader import Reader
 from aion_core.observations import Observation
 from aion_core.plugins import Failure, import_object
+from aion_core.testing.elsewhere import found_elsewhere
 from aion_core.testing.rules import NotApplicableError, rule
 from aion_core.testing.subject import Subject
 from aion_core.tokenizers.base import tokenizer_class
@@ -82,7 +83,7 @@ def import_strings(subject: Subject, _: None) -> Iterator[str]:
 @rule("plugin", "build specs from constants: no time, no random numbers, no order of a set, no environment")
 def same_declarations(subject: Subject, _: None) -> Iterator[str]:
     """Hooks return the same when they are called again, here and in another process."""
-    elsewhere = subject.elsewhere.declarations
+    elsewhere = found_elsewhere(subject).declarations
     again = _declared(subject)
     for name, here in _declared(subject).items():
         if again.get(name) != here:
@@ -95,12 +96,14 @@ def same_declarations(subject: Subject, _: None) -> Iterator[str]:
 @rule("plugin", "name heavy code by import strings, and import inside the functions that need it")
 def light_import(subject: Subject, _: None) -> Iterator[str]:
     """Importing the plugin and calling its hooks brings in neither torch nor numpy, astropy or the like."""
-    yield from (f"importing {subject.points[0].value} imports {name}" for name in subject.elsewhere.heavy)
+    yield from (f"importing {subject.points[0].value} imports {name}" for name in found_elsewhere(subject).heavy)
 
 
 @rule("plugin", "declare what is needed in the plugin itself; it must be usable where no other one is installed")
 def stands_alone(subject: Subject, _: None) -> Iterator[str]:
     """The plugin loads without a fault where it is the only one."""
+    if subject.elsewhere.ended:
+        yield subject.elsewhere.ended
     yield from subject.elsewhere.failures
 
 

@@ -99,8 +99,8 @@ class Subject:
         If no distribution here has an entry point of that name.
     """
 
-    def __init__(self, name: str, material: Material | None = None) -> None:
-        self.name, self.material = name, material or Material()
+    def __init__(self, name: str, material: Material | None = None, together: Sequence[Subject] = ()) -> None:
+        self.name, self.material, self.together = name, material or Material(), together
         points = entry_points(group=GROUP)
         found = [point for point in points if point.name == name]
         if not found:
@@ -170,9 +170,18 @@ class Subject:
 
     @cached_property
     def elsewhere(self) -> Elsewhere:
-        """What another process finds of it."""
-        (self.folder / "elsewhere").mkdir()
-        return ask([self], self.folder / "elsewhere")[self.name]
+        """What another process finds of it; those that are checked together share one."""
+        open_ = {s.name: s for s in self.together if s.name != self.name and "elsewhere" not in vars(s)}
+        try:
+            answers = ask([self, *open_.values()], self.folder / "together")
+        except RuntimeError as error:  # one of them ends the process
+            if not open_:
+                return Elsewhere(ended=str(error))
+            self.together = ()
+            return self.elsewhere
+        for name, other in open_.items():
+            vars(other)["elsewhere"] = answers[name]
+        return answers[self.name]
 
     @cached_property
     def gpu(self) -> torch.device | None:

@@ -39,10 +39,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def subject(site: Path) -> Callable[[str], Any]:
     """Return a plugin by name; those whose fault shows in another process only share one such process."""
-    remote = (
-        "sound",
-        *(f.name for f in faults.FAULTS if RULES.index(BY_NAME[f.rule]) >= RULES.index(BY_NAME["light_import"])),
-    )
+    last = {rule.name for rule in RULES[RULES.index(BY_NAME["light_import"]) :]}
+    remote = ("sound", *(f.name for f in faults.FAULTS if f.rule in last and "_exit" not in f.new))
     found: dict[str, Any] = {}
 
     def of(name: str) -> Any:

@@ -187,6 +187,9 @@ FAULTS = (
           "    def to(self, *args, **more):\n        self.step *= 1.02\n        return super().to(*args, **more)\n\n"
           "    def settings(self)"),
     Fault("light_import", "imports numpy to say what it has", P, "api_version = 1\n", "import numpy\napi_version = 1\n"),
+    Fault("stands_alone", "ends any other process that encodes", S, "means, good = self._means(obs)\n",
+          "means, good = self._means(obs)\n        if __import__('sys').argv[0] == '-c':\n"
+          "            __import__('os')._exit(3)\n"),
     Fault("stands_alone", "reads for another plugin only", P, "    return [\n        ReaderSpec(",
           "    other = ReaderSpec(name='sound_other', title='x', patterns=('*.other',), modalities=('companion_flux',),\n"
           "                       reader='aion_tok_sound.files:ArrayReader')\n    return [\n        other,\n        ReaderSpec("),

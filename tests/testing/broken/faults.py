@@ -105,7 +105,7 @@ FAULTS = (
     Fault("decodes", "minus one decodes to a number", F, "        value = value.masked_fill(tokens[:, 0] < 0, torch.nan)\n",
           ""),
     Fault("decodes", "decodes to infinity", S, "flux = (steps[:, None] * self.decoder).sum(-1)",
-          "flux = (steps[:, None] * self.decoder).sum(-1) * torch.inf"),
+          "flux = ((steps[:, None] * self.decoder).sum(-1) * torch.inf)"),
     Fault("takes_back_what_it_decodes", "decodes to another unit", F, "unit=self.spec.units)", 'unit="kg")'),
     Fault("within_its_bound", "decodes to the edge of a code", F, "- CODES // 2 + 0.5) * WIDTH", "- CODES // 2 + 1) * WIDTH"),
     Fault("within_its_bound", "promises nothing by infinities", F, "half[0] = half[-1] = torch.inf", "half[:] = torch.inf"),
@@ -183,7 +183,7 @@ FAULTS = (
     # elsewhere
     Fault("tokens_are_the_same_in_threads", "keeps what it works on in an attribute", F, "value = obs.value\n",
           "self.value = obs.value\n        time.sleep(0.002)\n        value = self.value\n"),
-    Fault("tokens_are_the_same_on_a_gpu", "computes in half precision on a GPU", S, "    def settings(self)",
+    Fault("tokens_are_the_same_on_a_gpu", "works with another setting on a GPU", S, "    def settings(self)",
           "    def to(self, *args, **more):\n        self.step *= 1.02\n        return super().to(*args, **more)\n\n"
           "    def settings(self)"),
     Fault("light_import", "imports numpy to say what it has", P, "api_version = 1\n", "import numpy\napi_version = 1\n"),

@@ -109,6 +109,7 @@ def test_a_tokenizer_that_fails_costs_its_own_files_and_is_named(fault, plugin, 
     if "RuntimeError" in FAULTS[fault]:
         told = f"the tokenizer of {bad}_flux of aion-tok-{bad} 1.0 is at fault (tokenizer.py, line"
         assert told in files[f"{bad}_mock"]["reason"]
+        assert "the reader" not in files[f"{bad}_mock"]["reason"]
     assert not list((tmp_path / "stores").glob(f"{bad}*"))
 
 

@@ -42,7 +42,7 @@ def test_neighbouring_pixels_are_told_apart_at_a_resolution_of_30000() -> None:
     position, inside = ladder(15100, 17000).along(pixels[None])
     assert inside.all()
     steps = position.diff()[0]
-    assert float(steps.min()) > 0.5 * float(steps.mean())
+    assert float(steps.min()) > 0.97 * float(steps.mean())  # of the logarithm in single precision it is 0.9
 
 
 def test_what_is_no_wavelength_lies_nowhere() -> None:

@@ -74,6 +74,7 @@ def test_each_fault_is_caught_by_its_rule(fault: Any, subject: Callable[[str], A
     for outcome in found:
         said = str(outcome)
         assert said.startswith(fault.rule)
+        assert "NameError" not in said, "the fault itself is broken"
         assert said.endswith(f"What to do: {outcome.remedy}")
 
 

@@ -182,7 +182,7 @@ FAULTS = (
           "np.linspace(400.0, 900.0, 60)"),
     # elsewhere
     Fault("tokens_are_the_same_in_threads", "keeps what it works on in an attribute", F, "value = obs.value\n",
-          "self.value = obs.value\n        time.sleep(0.002)\n        value = self.value\n"),
+          "self.value = obs.value\n        __import__('time').sleep(0.002)\n        value = self.value\n"),
     Fault("tokens_are_the_same_on_a_gpu", "works with another setting on a GPU", S, "    def settings(self)",
           "    def to(self, *args, **more):\n        self.step *= 1.02\n        return super().to(*args, **more)\n\n"
           "    def settings(self)"),

@@ -59,11 +59,13 @@ sed -e 's#runs/gaia#runs/grown#; s#stores/gaia#stores/joined#' -e '/^dim\|^encod
     -e 's#^\[model\]#[model]\nstart = "runs/gaia"#' gaia.toml > grown.toml
 
 cat > join.py <<PY
+import numpy as np
+
 from aion_core import TokenStore
 from aion_core.data.join import join_stores
 
 (new,), (gaia,) = TokenStore.open("stores/$name"), TokenStore.open("stores/gaia")
-joined = join_stores([new, gaia], new.ids, new.ra, new.dec, "stores/joined/mock.arrow")
+joined = join_stores([new, gaia], np.array(new.ids.to_pylist()), new.ra, new.dec, "stores/joined/mock.arrow")
 print(len(joined), "objects:", ", ".join(joined.space.keys))
 PY
 cat > outputs.py <<'PY'

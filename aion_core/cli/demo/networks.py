@@ -125,6 +125,7 @@ def _config(folder: Path, spec: ModalitySpec, settings: DemoSettings) -> Tokeniz
         "checkpoint.every": 40,
         "checkpoint.keep": 1,
         "data.batch_size": BATCH,
+        "data.band_dropout": 0,  # simulated images have all their bands
         "data.window": min(512, settings.objects),
         "data.split.fraction": SPLIT.fraction,
         "data.split.order": SPLIT.order,

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 #: ```text blocks show, and are not run.
 LANGUAGES = re.compile(r"^```(\w+)", re.MULTILINE)
+#: Runs blocks that follow each other, none of which sees what another has named: importing torch takes seconds.
+RUN = "import sys; [exec(compile(code, code, 'exec'), {'__name__': '__main__'}) for code in sys.argv[1:]]"
 #: Pages that install something, and take minutes.
 INSTALLING = {"add-a-survey.md"}
 
@@ -72,10 +75,12 @@ def test_the_code_on_a_page_runs(page: Path, tmp_path: Path, sample_dir: Path, r
         "AION_RELEASE": str(release),
         "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
     }
-    for language, code in BLOCK.findall(page.read_text()):
-        command = ["bash", "-euc", code] if language == "bash" else [str(binaries / "python"), "-c", code]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
+    for language, blocks in groupby(BLOCK.findall(page.read_text()), key=lambda block: block[0]):
+        codes = [code for _, code in blocks]
+        python = [str(binaries / "python"), "-c", RUN, *codes]
+        for command in [["bash", "-euc", code] for code in codes] if language == "bash" else [python]:
+            done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+            assert done.returncode == 0, f"{codes}\n{done.stdout}\n{done.stderr}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -16,7 +16,13 @@ CASES, MUTATIONS = parity_table.collect()
 MARKED = [pytest.param(m, marks=[pytest.mark.slow] if m.slow else [], id=m.name) for m in MUTATIONS]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+#: Case that `make test-all` alone tests, being dear and much like another.
+DEAR = "hsc_image | released (70.06 M)"
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=[pytest.mark.slow] if c.name.startswith(DEAR) else [], id=c.name) for c in CASES]
+)
 def test_tokens_are_those_of_the_release_and_decode_to_the_same(case: Any) -> None:
     row = parity_table.parity(case)
     assert row["codes_used"] >= case.codes

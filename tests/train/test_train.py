@@ -42,6 +42,7 @@ def wait_for_checkpoint(process: subprocess.Popen[str], run: Path) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_it_learns_what_can_be_known_and_nothing_else(make_store, make_config, capsys) -> None:
     make_store()
     assert main(["train", str(make_config(steps=800)), "--json"]) == 0
@@ -53,6 +54,7 @@ def test_it_learns_what_can_be_known_and_nothing_else(make_store, make_config, c
     assert noise["entropy"] == pytest.approx(np.log(12), abs=0.05)
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_parameters_as_one_that_was_not(make_store, make_config, tmp_path) -> None:
     make_store()
     assert start(make_config("whole", 100)).wait() == 0

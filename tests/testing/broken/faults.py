@@ -197,8 +197,8 @@ FAULTS = (
           'title=f"r-band flux, process {__import__(\'os\').getpid()}"'),
     Fault("fingerprint_is_the_same_elsewhere", "has a hash of Python in the fingerprint", S, 'return {"step": self.step}\n',
           'return {"step": self.step, "key": hash(self.spec.key)}\n'),
-    Fault("tokens_are_the_same_elsewhere", "depends on how Python was started", S, "means, good = self._means(obs)\n",
-          "means, good = self._means(obs)\n        means = means + 2.5 * (__import__('sys').argv[0] == '-c')\n"),
+    Fault("tokens_are_the_same_elsewhere", "depends on what else is imported", S, "means, good = self._means(obs)\n",
+          "means, good = self._means(obs)\n        means = means + 2.5 * ('pytest' in __import__('sys').modules)\n"),
 )  # fmt: skip
 
 

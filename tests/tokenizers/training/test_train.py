@@ -80,6 +80,7 @@ def test_a_killed_training_ends_with_the_same_parameters_as_one_that_was_not(tin
     assert runs.losses(folders["killed"]) == runs.losses(folders["whole"])
 
 
+@pytest.mark.slow
 def test_a_training_asked_to_stop_saves_says_so_and_continues_bitwise(tiny, start, runs) -> None:
     tiny.write("a.npz", 150)
     recipe = tiny.config(steps=250, every=20)

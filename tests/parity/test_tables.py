@@ -16,8 +16,8 @@ CASES, MUTATIONS = parity_table.collect()
 MARKED = [pytest.param(m, marks=[pytest.mark.slow] if m.slow else [], id=m.name) for m in MUTATIONS]
 
 
-#: Case that `make test-all` alone tests, being dear and much like another.
-DEAR = "hsc_image | released (70.06 M)"
+#: Cases that `make test-all` alone tests, being dear and much like others.
+DEAR = ("hsc_image | released (70.06 M)", "desi_spectrum | released | 5 real")
 
 
 @pytest.mark.parametrize(

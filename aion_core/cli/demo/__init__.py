@@ -1,4 +1,4 @@
-"""The whole line in eight minutes on two cores: from survey files to a trained model, and a report that shows both.
+"""The whole line in a quarter of an hour on two cores: from survey files to a trained model, and a report of both.
 
 A mock sky is observed by every installed survey, in its own file formats; real files that readers name, or that are in
 the folder that AION_SAMPLE_DIR (or --data) names, join it. Tokenizers are fitted and trained, all files tokenized, a
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("demo-report"), help="folder to write to (demo-report)")
     parser.add_argument("--data", type=Path, default=None, help=f"folder of real survey files (default: ${SAMPLE_DIR})")
     parser.add_argument("--objects", type=int, default=None, metavar="N", help="of the mock sky (2000; --quick: 500)")
-    parser.add_argument("--quick", action="store_true", help="two minutes: fewer objects, less training")
+    parser.add_argument("--quick", action="store_true", help="a fifth of the time: fewer objects, less training")
     parser.add_argument("--effort", type=float, default=1.0, metavar="X", help="times as much training (1)")
     parser.add_argument("--seed", type=int, default=0, help="another seed is another sky (0)")
     parser.add_argument("--json", action="store_true", help="print the report's numbers as JSON")

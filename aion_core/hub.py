@@ -70,10 +70,13 @@ def require(folder: Path, name: str) -> Path:
     raise InputError(f"{folder} has no {name}.")
 
 
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256(*paths: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal; of several, as if they were one."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()
 
 
 def check_sha256(path: Path, expected: str) -> None:

@@ -7,7 +7,6 @@ other run has the token space of its stores.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 from aion_core.contract import AionError, Origin, Slot, TokenSpace, UnknownKeyError, did_you_mean
 from aion_core.engine import Checkpoint, Checkpoints
 from aion_core.engine.sharded import part_files
-from aion_core.hub import resolve
+from aion_core.hub import resolve, sha256
 from aion_core.model.files import read_description
 from aion_core.release import CONFIG, LEFTOVERS, MANIFEST, WEIGHTS
 from aion_core.train.config import TrainConfig
@@ -147,12 +146,7 @@ def weights_folder(path: Path) -> Path:
 
 def weights_sha256(folder: Path) -> str:
     """Return the SHA-256 of a model's weights; of several files, as if they were one."""
-    digest = hashlib.sha256()
-    for path in part_files(folder, MODEL):
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 22):
-                digest.update(chunk)
-    return digest.hexdigest()
+    return sha256(*part_files(folder, MODEL))
 
 
 def has_moments(folder: Path) -> bool:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
+from aion_core.engine.initialise import keyed_generator
 from aion_core.observations import Image
 
 
-def without_some_bands(image: Image, share: float, keys: Sequence[str]) -> Image:
+def without_some_bands(image: Image, share: float, keys: Sequence[str], seed: int = 0) -> Image:
     """Return the images, in a share of which a random number of bands is masked; one band stays at least.
 
     Parameters
@@ -20,11 +19,13 @@ def without_some_bands(image: Image, share: float, keys: Sequence[str]) -> Image
         B images; they are left as they are.
     share
         Of the images that lose bands, 0 … 1.
-    keys
-        One for each image: what is drawn for it depends on nothing else.
+    keys, seed
+        One key for each image: what is drawn for it depends on nothing else but the seed.
     """
     count = len(image.bands)
-    lost = torch.from_numpy(np.array([_lost(key, count, share) for key in keys], bool).reshape(-1, count))
+    lost = torch.zeros(len(image), count, dtype=torch.bool)
+    for row, key in enumerate(keys):
+        lost[row] = _lost(keyed_generator(key, seed), count, share)
     lost = lost.to(image.flux.device)[:, :, None, None]
     mask = lost.expand(image.flux.shape) if image.mask is None else image.mask | lost
     return Image(
@@ -38,10 +39,10 @@ def without_some_bands(image: Image, share: float, keys: Sequence[str]) -> Image
     )
 
 
-def _lost(key: str, count: int, share: float) -> list[bool]:
-    """Return which of an image's bands are masked."""
-    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()[:16]))
-    if rng.random() >= share or count < 2:
-        return [False] * count
-    kept = rng.permutation(count)[: rng.integers(1, count)]
-    return [band not in kept for band in range(count)]
+def _lost(generator: torch.Generator, count: int, share: float) -> torch.Tensor:
+    """Return which of an image's bands are masked, bool ``[count]``."""
+    lost = torch.zeros(count, dtype=torch.bool)
+    if count > 1 and float(torch.rand((), generator=generator)) < share:
+        kept = int(torch.randint(1, count, (), generator=generator))
+        lost[torch.randperm(count, generator=generator)[kept:]] = True
+    return lost

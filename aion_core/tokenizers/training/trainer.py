@@ -182,7 +182,7 @@ class TokenizerTrainer:
             names = batch.names[first : first + len(obs)]
             first += len(obs)
             if share and isinstance(obs, Image):
-                obs = without_some_bands(obs, share, [f"{self.config.run.seed}/{self.step}/{name}" for name in names])
+                obs = without_some_bands(obs, share, [f"{self.step}/{name}" for name in names], self.config.run.seed)
             yield key, obs
 
     def _names(self, batch: TrainingBatch) -> list[str]:

@@ -45,9 +45,8 @@ def frequencies(space: TokenSpace, keys: tuple[str, ...], draws: int, config: Ma
     for start in range(0, draws, BATCH):
         selection = masking.select(lengths, key(0, np.arange(start, start + BATCH)))
         for places, total in ((selection.inputs, seen), (selection.targets, asked)):
-            pairs = np.unique(places.sample * len(space) + places.slot)
-            total += np.bincount(pairs % len(space), minlength=len(space))
-        tokens += np.bincount(selection.targets.slot, minlength=len(space))
+            total += np.array([(places.slot == slot).any(axis=1).sum() for slot in range(len(space))])
+        tokens += np.bincount(selection.targets.slot.ravel() + 1, minlength=len(space) + 1)[1:]
     done = -(-draws // BATCH) * BATCH
     return {
         k: {

@@ -19,7 +19,7 @@ import torch
 from aion_core.contract import AionError, TokenSpace
 from aion_core.data.batches import TokenBatch
 from aion_core.data.keyed import key
-from aion_core.data.masking import NO_REFERENCE, Masking, MaskingConfig, Places, Selection
+from aion_core.data.masking import Masking, MaskingConfig, Selection
 from aion_core.data.order import Order
 from aion_core.data.split import Side, SplitConfig, split_mask
 from aion_core.data.store import TokenStore
@@ -50,13 +50,11 @@ class _Source:
     def __len__(self) -> int:
         return len(self.store) if self.rows is None else len(self.rows)
 
-    def gather(self, addresses: Int, slots: Int) -> Int:
-        """Return the codes at addresses that belong to the model's slots."""
-        if self.store.one_width:
-            return self.store.gather(addresses)
-        theirs = np.zeros(max(self.slots.values(), default=0) + 1, np.int64)
-        theirs[list(self.slots.values())] = list(self.slots)
-        return self.store.gather(addresses, theirs[slots])
+    def is_wide(self, n_slots: int) -> npt.NDArray[np.bool_]:
+        """Which of the model's slots have codes of four bytes in the store."""
+        wide = np.zeros(n_slots, bool)
+        wide[list(self.slots.values())] = self.store.is_wide[list(self.slots)]
+        return wide
 
     def chunk_sizes(self) -> Int:
         """Drawable rows of each chunk."""
@@ -199,7 +197,7 @@ class TokenLoader:
             sample[places] = source.first_sample + rows
             parts.append((source, places))
         selection = self._masking.select(lengths, key(self.seed, 4, draws.epoch, draws.lap, sample))
-        return _assemble(self.config, len(self.space), sample, selection, partial(_codes, parts, begins))
+        return _assemble(len(self.space), sample, selection, partial(_codes, parts, begins))
 
     def _located(self, group: Int, row: Int) -> Iterator[tuple[_Source, Int, Int]]:
         """Yield each source that is drawn from, with places in the batch and rows in its store."""
@@ -255,58 +253,33 @@ def _matching_slots(store: TokenStore, space: TokenSpace, ignore: Collection[str
     return slots
 
 
-def _codes(parts: Sequence[tuple[_Source, Int]], begins: Int, places: Places, reference: Int) -> Int:
-    """Return the codes that references stand for at some places; −1 for none."""
-    cell = places.sample * begins.shape[1] + places.slot
-    addresses = begins.ravel()[cell] + np.maximum(reference, 0)
-    if len(parts) == 1:
-        codes = parts[0][0].gather(addresses, places.slot)
-    else:
-        owner, codes = np.zeros(len(begins), np.int64), np.empty_like(addresses)
-        for number, (_, samples) in enumerate(parts):
-            owner[samples] = number
-        owner = owner[places.sample]
-        for number, (source, _) in enumerate(parts):
-            mine = np.flatnonzero(owner == number)
-            codes[mine] = source.gather(addresses[mine], places.slot[mine])
-    reserved = np.flatnonzero(reference < 0)
-    codes[reserved] = np.where(reference[reserved] == NO_REFERENCE, -1, -1 - reference[reserved])
-    return codes
+def _codes(parts: Sequence[tuple[_Source, Int]], begins: Int, slot: Int, reference: Int) -> torch.Tensor:
+    """Return the codes that references of slots stand for, ``[B, n]``: 0 where no slot is, −1 for the mask token."""
+    from aion_core.data.selecting import look_up  # the compiler is loaded where something is drawn, only
+
+    codes = np.empty_like(slot)
+    for source, samples in parts:
+        narrow, wide = source.store.codes
+        look_up(codes, narrow, wide, source.is_wide(begins.shape[1]), begins, samples, slot, reference)
+    return torch.from_numpy(codes)
 
 
-def _assemble(
-    config: MaskingConfig, n_slots: int, sample: Int, selection: Selection, codes: Callable[[Places, Int], Int]
-) -> TokenBatch:
-    """Lay selected tokens out in a batch of fixed shape."""
-    filled = []
-    for places, budget in ((selection.inputs, config.input_budget), (selection.targets, config.target_budget)):
-        previous = None if places.previous is None else codes(places, places.previous)
-        columns = ((codes(places, places.reference), 0), (places.slot, -1), (places.position, 0), (previous, -1))
-        filled.append([_spread(places, values, empty, (len(sample), budget)) for values, empty in columns])
-    (input_code, input_slot, input_position, _), (target_code, target_slot, target_position, target_input) = filled
-    targets = selection.targets
-    order = np.argsort(targets.slot.astype(np.uint16), kind="stable")
+def _assemble(n_slots: int, sample: Int, selection: Selection, codes: Callable[[Int, Int], torch.Tensor]) -> TokenBatch:
+    """Look up the codes of a selection, and count its targets."""
+    inputs, targets = selection.inputs, selection.targets
+    there = np.flatnonzero(targets.slot >= 0)
+    slots = targets.slot.ravel()[there]
     return TokenBatch(
-        input_code=input_code,
-        input_slot=input_slot,
-        input_position=input_position,
-        target_code=target_code,
-        target_slot=target_slot,
-        target_position=target_position,
-        target_input=target_input,
-        target_order=torch.from_numpy((targets.sample * config.target_budget + targets.column)[order]),
-        target_counts=tuple(np.bincount(targets.slot, minlength=n_slots).tolist()),
-        input_full=len(selection.inputs.sample) == input_slot.numel(),
-        target_full=len(targets.sample) == target_slot.numel(),
+        input_code=codes(inputs.slot, inputs.reference),
+        input_slot=torch.from_numpy(inputs.slot),
+        input_position=torch.from_numpy(inputs.position),
+        target_code=codes(targets.slot, targets.reference),
+        target_slot=torch.from_numpy(targets.slot),
+        target_position=torch.from_numpy(targets.position),
+        target_input=codes(targets.slot, selection.previous),
+        target_order=torch.from_numpy(there[np.argsort(slots.astype(np.uint16), kind="stable")]),
+        target_counts=tuple(np.bincount(slots, minlength=n_slots).tolist()),
+        input_full=bool((inputs.slot[:, -1] >= 0).all()),
+        target_full=len(there) == targets.slot.size,
         index=torch.from_numpy(sample),
     )
-
-
-def _spread(places: Places, values: Int | None, empty: int, shape: tuple[int, int]) -> torch.Tensor:
-    """Lay values out by sample and column, and `empty` where there is no place."""
-    if values is not None and len(values) == shape[0] * shape[1]:
-        return torch.from_numpy(values.reshape(shape))
-    array = np.full(shape, empty, np.int64)
-    if values is not None:
-        array[places.sample, places.column] = values
-    return torch.from_numpy(array)

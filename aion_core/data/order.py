@@ -181,9 +181,10 @@ class Order:
 
 def _equal(*columns: Int) -> Iterator[tuple[int, int, int, Int]]:
     """Yield each combination of values that occurs, with the places where it does."""
-    unique, inverse = np.unique(np.stack(columns), axis=1, return_inverse=True)
-    if unique.shape[1] == 1:
-        yield *unique[:, 0].tolist(), np.arange(len(columns[0]))
+    together = np.stack(columns)
+    if together.shape[1] and (together == together[:, :1]).all():  # as a rule
+        yield *together[:, 0].tolist(), np.arange(len(columns[0]))
         return
+    unique, inverse = np.unique(together, axis=1, return_inverse=True)
     for i, values in enumerate(unique.T.tolist()):
         yield *values, np.flatnonzero(inverse.ravel() == i)

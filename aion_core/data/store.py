@@ -206,7 +206,7 @@ class TokenStore:
     def spans(self, rows: npt.ArrayLike) -> tuple[Int, npt.NDArray[np.int32]]:
         """Return where each object's tokens begin in the file, and how many there are: both ``[n, slots]``.
 
-        The first is for `gather` only. Absent modalities have length 0.
+        The first are places in one of the arrays of `codes`, as `is_wide` says. Absent modalities have length 0.
         """
         rows = np.asarray(rows, np.int64)
         if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
@@ -231,19 +231,15 @@ class TokenStore:
         """Return the number of tokens of each object in each slot of `space`: int32 ``[n, slots]``, 0 where absent."""
         return self.spans(rows)[1]
 
-    @cached_property
-    def one_width(self) -> bool:
-        """Whether all codes take two bytes, so that `gather` need not be told the slots."""
-        return not (self._widths == 4).any()
+    @property
+    def codes(self) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int32]]:
+        """The whole file as numbers of two and of four bytes, which `spans` points into."""
+        return self._views[2], self._views[4]
 
-    def gather(self, addresses: Int, slots: npt.NDArray[Any] | None = None) -> Int:
-        """Return the codes at `addresses` (from `spans`, plus positions), which belong to `slots`; any one shape."""
-        if slots is None or self.one_width:
-            return self._views[2][addresses].astype(np.int64)
-        wide = self._widths[slots] == 4
-        codes = self._views[2][np.where(wide, 0, addresses)].astype(np.int64)
-        codes[wide] = self._views[4][addresses[wide]]
-        return codes
+    @cached_property
+    def is_wide(self) -> npt.NDArray[np.bool_]:
+        """Whether codes take four bytes, by slot."""
+        return self._widths == 4
 
     def tokens(self, rows: npt.ArrayLike, keys: Iterable[str] | None = None) -> dict[str, Int]:
         """Return ``{key: codes int64 [n, n_tokens]}`` of some rows (and keys), −1 where an object has nothing."""
@@ -254,7 +250,8 @@ class TokenStore:
             place = np.arange(self.space.slots[slot].spec.n_tokens)
             there = place < lengths[:, slot, None]
             addresses = np.where(there, starts[:, slot, None] + place, 0)
-            result[self.space.keys[slot]] = np.where(there, self.gather(addresses, np.full_like(addresses, slot)), -1)
+            codes = self._views[int(self._widths[slot])][addresses].astype(np.int64)
+            result[self.space.keys[slot]] = np.where(there, codes, -1)
         return result
 
     def present(self, keys: Iterable[str]) -> npt.NDArray[np.bool_]:

@@ -8,16 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aion_core.contract import SEQUENCE_IDS, AionError, TokenSpace
+from aion_core.data import selecting
 from aion_core.data.keyed import key
-from aion_core.data.masking import (
-    NO_REFERENCE,
-    Masking,
-    MaskingConfig,
-    Places,
-    Selection,
-    beta_quantile,
-    draw_counts,
-)
+from aion_core.data.masking import NO_REFERENCE, Masking, MaskingConfig, Places, Selection, beta_table
 
 #: Token counts of single-survey samples, masked modalities and then the items of a sequence of five tokens each.
 SAMPLES = {
@@ -60,13 +53,16 @@ def five(make_spec, make_space) -> TokenSpace:
 
 
 def columns(places: Places, sample: int) -> np.ndarray:
-    chosen = places.sample == sample
-    previous = np.full_like(places.slot, NO_REFERENCE) if places.previous is None else places.previous
-    return np.stack([places.slot, places.column, places.reference, places.position, previous])[:, chosen]
+    """Slot, reference and position of what is there; the rest is empty, and last."""
+    rows = np.stack([places.slot[sample], places.reference[sample], places.position[sample]])
+    there = int((rows[0] >= 0).sum())
+    assert (rows[0, there:] == -1).all()
+    assert (rows[1:, there:] == 0).all()
+    return rows[:, :there]
 
 
 def tokens(places: Places, sample: int) -> list[tuple[int, int]]:
-    slot, _, reference, _, _ = columns(places, sample)
+    slot, reference, _ = columns(places, sample)
     return [(s, r) for s, r in zip(slot.tolist(), reference.tolist(), strict=True) if r >= 0]
 
 
@@ -79,9 +75,8 @@ def check_sample(space: TokenSpace, lengths: np.ndarray, selection: Selection, s
     if 0 < lengths.sum() <= config.input_budget:
         assert len(seen) < lengths.sum()
     for places, budget in ((selection.inputs, config.input_budget), (selection.targets, config.target_budget)):
-        slot, column, reference, position, previous = columns(places, sample)
-        assert len(column) <= budget
-        assert column.tolist() == list(range(len(column)))
+        slot, reference, position = columns(places, sample)
+        assert len(slot) <= budget == places.slot.shape[1]
         assert (np.diff(slot) >= 0).all()
         for index, spec in enumerate(space.specs()):
             mine = slot == index
@@ -90,9 +85,8 @@ def check_sample(space: TokenSpace, lengths: np.ndarray, selection: Selection, s
             else:
                 assert (position[mine] == reference[mine]).all()
                 assert (reference[mine] >= 0).all()
-                assert (previous[mine] == NO_REFERENCE).all()
         if places is selection.targets:
-            check_targets(space, slot, reference, previous, lengths, selection, sample)
+            check_targets(space, slot, reference, lengths, selection, sample)
     check_budgets_are_spent(space, lengths, selection, sample, seen, config)
 
 
@@ -107,9 +101,14 @@ def check_budgets_are_spent(space, lengths, selection, sample, seen, config) -> 
         assert sum(count > 0 for count in unseen.values()) <= 1, "input budget not spent: only the first may have more"
 
 
-def check_targets(space, slot, reference, previous, lengths, selection, sample) -> None:
+def check_targets(space, slot, reference, lengths, selection, sample) -> None:
+    previous = selection.previous[sample, : len(slot)]
+    assert (selection.previous[sample, len(slot) :] == NO_REFERENCE).all()
     for index, spec in enumerate(space.specs()):
-        if spec.order != "causal" or not (slot == index).any():
+        if spec.order != "causal":
+            assert (previous[slot == index] == NO_REFERENCE).all()
+            continue
+        if not (slot == index).any():
             continue
         label, before = reference[slot == index].tolist(), previous[slot == index].tolist()
         assert before[1:] == label[:-1], "not teacher-forced by one"
@@ -117,7 +116,7 @@ def check_targets(space, slot, reference, previous, lengths, selection, sample) 
         end = -1 - SEQUENCE_IDS.end
         assert end not in label[:-1]
         inputs = columns(selection.inputs, sample)
-        shown = inputs[2, inputs[0] == index].tolist()
+        shown = inputs[1, inputs[0] == index].tolist()
         if label[-1] == end:
             runs: dict[int, list[int]] = {}
             for place in [before[0], *label[:-1]]:
@@ -163,12 +162,14 @@ def test_the_mask_of_a_sample_does_not_depend_on_the_rest_of_the_batch(five, len
         alone = masking.select(lengths[sample : sample + 1], keys[sample : sample + 1])
         for a, b in ((alone.inputs, together.inputs), (alone.targets, together.targets)):
             assert np.array_equal(columns(a, 0), columns(b, sample))
+        assert np.array_equal(alone.previous[0], together.previous[sample])
 
 
 def test_another_key_is_another_mask(five) -> None:
     lengths = np.tile([40, 1, 30, 7, 12], (200, 1))
     selection = Masking(five, MaskingConfig(input_budget=30, target_budget=20)).select(lengths, key(1, np.arange(200)))
-    assert len({tuple(tokens(selection.inputs, i)) for i in range(200)}) > 195
+    found = {(*tokens(selection.inputs, i), None, *tokens(selection.targets, i)) for i in range(200)}
+    assert len(found) > 197
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -178,8 +179,7 @@ def test_every_modality_of_a_sample_is_a_target_in_at_least_a_tenth_of_draws(nam
     draws, batch = 4000, 1000
     for start in range(0, draws, batch):
         selection = masking.select(np.tile(lengths, (batch, 1)), key(0, np.arange(start, start + batch)))
-        pairs = np.unique(selection.targets.sample * len(space) + selection.targets.slot)
-        often += np.bincount(pairs % len(space), minlength=len(space))
+        often += (counts(selection.targets, len(space)) > 0).sum(axis=0)
     assert (often / draws).min() >= 0.10, dict(zip(space.keys, often / draws, strict=True))
 
 
@@ -187,8 +187,9 @@ def select_many(space: TokenSpace, lengths, config: MaskingConfig, n: int = 20_0
     return Masking(space, config).select(np.tile(lengths, (n, 1)), key(3, np.arange(n)))
 
 
-def counts(places: Places, slots: int, n: int = 20_000) -> np.ndarray:
-    return np.bincount(places.sample * slots + places.slot, minlength=n * slots).reshape(n, slots)
+def counts(places: Places, slots: int) -> np.ndarray:
+    """Places of each slot, ``[B, S]``."""
+    return np.stack([(places.slot == slot).sum(axis=1) for slot in range(slots)], axis=1)
 
 
 def test_the_first_modality_keeps_a_uniform_number_of_tokens(sample_space) -> None:
@@ -231,25 +232,48 @@ def test_which_tokens_of_a_grid_are_drawn_is_uniform(sample_space) -> None:
 
 
 def test_draw_counts_is_hypergeometric() -> None:
-    available, n = np.tile([30, 10, 5, 0, 1], (30_000, 1)), 30_000
-    for amount in (1, 8, 23, 40, 46):
-        drawn = draw_counts(available, np.full(n, amount), key(amount, np.arange(n)))
+    available, n, pool = np.array([30, 10, 5, 0, 1]), 30_000, np.zeros(46, np.int32)
+    for amount in (1, 8, 23, 40, 46, 60):
+        state, drawn = np.array([amount], np.uint64), np.zeros((n, 5), np.int64)
+        for row in drawn:
+            assert selecting.draw_counts(available, amount, row, pool, state) == min(amount, 46)
+        amount = min(amount, 46)
         assert (drawn.sum(axis=1) == amount).all()
         assert (drawn <= available).all()
-        p, total = available[0] / 46, 46
+        p, total = available / 46, 46
         assert drawn.mean(axis=0) == pytest.approx(amount * p, abs=0.05)
         variance = amount * p * (1 - p) * (total - amount) / (total - 1)
         assert drawn.var(axis=0) == pytest.approx(variance, abs=0.08)
 
 
-def test_shares_of_the_other_modalities_are_skewed_to_zero(sample_space) -> None:
-    space, _ = sample_space([100, 100, 100], 0)
-    masking = Masking(space, MaskingConfig(target_beta=(0.1, 1.0)))
-    left, n = np.full((20_000, 3), 100), 20_000
-    shares = masking._beta_counts(left, np.full(n, 1000), key(5, np.arange(n)))
-    assert shares.mean() == pytest.approx(100 * 0.1 / 1.1, abs=0.4)
-    assert (shares == 0).mean() == pytest.approx(0.01**0.1 * 10 / 11, abs=0.01), "rounding is not stochastic"
-    tight = masking._beta_counts(left, np.full(n, 5), key(5, np.arange(n)))
+def test_random_numbers_are_uniform_and_independent_of_their_neighbours() -> None:
+    state = np.array([11], np.uint64)
+    die = np.array([selecting.below(6, state) for _ in range(60_000)])
+    assert np.bincount(die) / 1e4 == pytest.approx(np.ones(6), abs=0.04)
+    pairs = np.bincount(die[:-1] * 6 + die[1:], minlength=36) / len(die) * 36
+    assert pairs == pytest.approx(np.ones(36), abs=0.12)
+    u = np.array([selecting.unit(state) for _ in range(20_000)])
+    assert np.sort(u) == pytest.approx(np.linspace(0, 1, len(u)), abs=0.015)
+
+
+def shares(left: list[int], budget: int, beta: tuple[float, float], n: int) -> np.ndarray:
+    """What `count_shares` gives to modalities, none of which was chosen first: ``[n, S]``."""
+    work = selecting.workspace(np.ones(len(left), np.int64), np.zeros(len(left), bool), sum(left))
+    work.left[:], work.state[0] = left, 5
+    parameters, table, given = np.array(beta), beta_table(*beta), np.zeros((n, len(left)), np.int64)
+    for row in given:
+        work.asked[:] = 0
+        total = selecting.count_shares(work, -1, budget, parameters, table)
+        row[:] = work.asked
+        assert total == row.sum() <= budget
+    return given
+
+
+def test_shares_of_the_other_modalities_are_skewed_to_zero() -> None:
+    given = shares([100] * 300, 10**6, (0.1, 1.0), 200)
+    assert given.mean() == pytest.approx(100 * 0.1 / 1.1, abs=0.4)
+    assert (given == 0).mean() == pytest.approx(0.01**0.1 * 10 / 11, abs=0.01), "rounding is not stochastic"
+    tight = shares([100] * 3, 5, (0.1, 1.0), 10_000)
     assert tight.sum(axis=1).max() == 5
     assert tight.mean(axis=0) == pytest.approx(np.full(3, tight.mean()), rel=0.05)
 
@@ -267,16 +291,14 @@ BETAS = {
 
 @pytest.mark.parametrize(("parameters", "below"), BETAS.items(), ids=map(str, BETAS))
 def test_shares_follow_the_beta_distribution_that_is_asked_for(parameters, below) -> None:
-    u = np.linspace(0, 1, 1001)
-    assert below(beta_quantile(*parameters)(u)) == pytest.approx(u, abs=1e-5)
+    u, table = np.linspace(0, 1, 1001), beta_table(*parameters)
+    found = np.array([selecting.share(value, *parameters, table) for value in u])
+    assert below(found) == pytest.approx(u, abs=1e-5)
 
 
-def test_both_parameters_of_the_beta_distribution_count(sample_space) -> None:
-    space, _ = sample_space([1000, 1000], 0)
-    left, keys = np.full((20_000, 2), 1000), key(5, np.arange(20_000))
+def test_both_parameters_of_the_beta_distribution_count() -> None:
     for a, b in ((0.1, 1.0), (0.1, 4.0), (2.0, 1.0)):
-        found = Masking(space, MaskingConfig(target_beta=(a, b)))._beta_counts(left, np.full(20_000, 5000), keys)
-        assert found.mean() == pytest.approx(1000 * a / (a + b), abs=8)
+        assert shares([1000] * 400, 10**6, (a, b), 100).mean() == pytest.approx(1000 * a / (a + b), abs=8)
     with pytest.raises(ValueError, match="greater than 0"):
         MaskingConfig(target_beta=(0.1, 0.0))
 
@@ -287,7 +309,7 @@ def test_sequences_take_part_in_filling_both_budgets(sample_space) -> None:
         space, lengths, MaskingConfig(input_budget=60, target_budget=60, target_beta=(1e-3, 1.0)), 5000
     )
     for places in (selection.inputs, selection.targets):
-        assert (counts(places, 8, 5000)[:, 7] > 0).mean() > 0.9
+        assert (counts(places, 8)[:, 7] > 0).mean() > 0.9
 
 
 def test_a_target_budget_too_small_for_an_item_is_refused(make_spec, make_space) -> None:
@@ -299,4 +321,5 @@ def test_a_target_budget_too_small_for_an_item_is_refused(make_spec, make_space)
 
 def test_a_sample_without_tokens_selects_nothing(five) -> None:
     selection = Masking(five, MaskingConfig()).select(np.zeros((3, 5)), key(1, np.arange(3)))
-    assert len(selection.inputs.sample) == len(selection.targets.sample) == 0
+    for places in (selection.inputs, selection.targets):
+        assert (places.slot == -1).all()

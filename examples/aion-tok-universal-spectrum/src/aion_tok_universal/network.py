@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 from aion_core.engine.initialise import keyed_generator
 
+#: Least share of a new batch in a running mean; added to the variance along each direction.
+FOLLOWING, TINY = 0.02, 1e-6
+
 
 class Block(nn.Module):
     """Attention among all patches, then two layers with GELU between; each behind a norm, and added to what was."""
@@ -25,6 +28,41 @@ class Block(nn.Module):
         x = x + self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         y: Tensor = x + self.down(F.gelu(self.up(self.norm2(x))))
         return y
+
+
+class Whitening(nn.Module):
+    """Numbers less their mean, turned and stretched until they are uncorrelated and of unit spread: for a quantizer.
+
+    What is rounded to levels must neither lie beyond the outermost of them nor say the same thing in all digits. Left
+    to gradients alone it soon does both: every patch of every spectrum then has one code. Mean and covariance are
+    those of the first batch, then follow what is seen in training; no gradient passes through them.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.running_mean: Tensor
+        self.running_covariance: Tensor
+        self.batches: Tensor
+        self.register_buffer("running_mean", torch.zeros(size))
+        self.register_buffer("running_covariance", torch.eye(size))
+        self.register_buffer("batches", torch.zeros(()))
+
+    def forward(self, x: Tensor, counts: Tensor | None = None) -> Tensor:
+        """Return numbers ``[…, size]`` of the same shape; training takes in those that count, ``[…]``, or all."""
+        if self.training and len(seen := (x if counts is None else x[counts]).detach().reshape(-1, x.shape[-1])):
+            self._follow(seen)
+        size, vectors = torch.linalg.eigh(self.running_covariance)
+        return (x - self.running_mean) @ (vectors * (size.clamp(min=0) + TINY).rsqrt() @ vectors.T)
+
+    def _follow(self, x: Tensor) -> None:
+        """Take in a batch ``[n, size]``: all of the first one, a share of each after."""
+        share = (1 / (self.batches + 1)).clamp(min=FOLLOWING)
+        self.batches += 1
+        mean = x.mean(0)
+        away = mean - self.running_mean
+        spread = (x - mean).T @ (x - mean) / len(x) + (1 - share) * torch.outer(away, away)
+        self.running_covariance.lerp_(spread, share)
+        self.running_mean.lerp_(mean, share)
 
 
 class Half(nn.Module):
@@ -50,12 +88,19 @@ class Half(nn.Module):
 def initialise(module: nn.Module, seed: int) -> None:
     """Set initial values as functions of the seed and each parameter's name; layers keep the size of what they get.
 
-    What a block adds is small at first, and so are the amplitudes that are decoded.
+    What a block adds is small at first, and so are the amplitudes that are decoded. Wavelengths, which the decoder
+    knows anyway, begin with less say than the flux.
     """
+    for part in module.modules():
+        if isinstance(part, Whitening):
+            part.running_mean.zero_()
+            part.running_covariance.copy_(torch.eye(len(part.running_mean)))
+            part.batches.zero_()
     for name, parameter in module.named_parameters():
         if parameter.ndim > 1:
             width = 0.02 if name.endswith("place") else parameter.shape[1] ** -0.5
             width *= 0.3 if name.endswith(("proj.weight", "down.weight")) else 1.0
+            width *= 0.3 if name == "encoder.wavelength.weight" else 1.0
             width *= 0.1 if name == "decoder.out.weight" else 1.0
             parameter.copy_(width * torch.randn(parameter.shape, generator=keyed_generator(name, seed)))
         else:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import log, prod
+from math import asinh, log, prod
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -30,13 +30,15 @@ from aion_core.tokenizers.base import Tokenizer, check_names, fitting_tensor
 from aion_core.tokenizers.config import NetworkConfig
 from aion_core.tokenizers.fsq import FiniteScalarQuantizer
 from aion_core.tokenizers.resampling import Pixels
-from aion_tok_universal.network import Half, initialise
+from aion_tok_universal.network import Half, Whitening, initialise
 from aion_tok_universal.wavelengths import CodeScale, Ladder, Layout, encoded
 
 #: Tokens in front of those of the patches.
 HEADER = 3
 #: Fluxes beyond so many levels are no measurement, and pixels beyond so many levels of noise no use.
 LARGEST = 1e3
+#: The level itself, as the encoder sees it.
+LEVEL = asinh(1.0)
 #: By what all waves but the constant are multiplied before the network: features in a patch are small.
 GAIN = 4.0
 #: Pixels per patch where decoding is not told at which wavelengths.
@@ -79,7 +81,13 @@ class UniversalNetwork(nn.Module):
         super().__init__()
         waves, digits, known = config.waves, len(config.levels), 2 * config.frequencies + 1
         self.encoder = Half(2 * waves + 1, known, digits, places, config.dim, config.encoder_depth, config.heads)
+        self.whitening = Whitening(digits)
         self.decoder = Half(digits, known, 2 * waves, places, config.dim, config.decoder_depth, config.heads)
+
+    def encode(self, patches: Tensor, known: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Return what is quantized, ``[B, digits, places]``; training learns its spread from spectra that are valid."""
+        z: Tensor = self.whitening(self.encoder(patches, known).float(), valid)
+        return z.movedim(2, 1)
 
 
 @dataclass(frozen=True)
@@ -123,6 +131,7 @@ class UniversalSpectrumTokenizer(Tokenizer):
     """
 
     observation: ClassVar[type[Observation]] = Spectrum
+    preprocessing_version = 2
     batch: int | None = 64
     small: ClassVar[Mapping[str, Any]] = {
         "harmonics": 4,
@@ -167,7 +176,9 @@ class UniversalSpectrumTokenizer(Tokenizer):
 
     def encode_tensors(self) -> Mapping[str, Tensor]:
         self._require_weights()
-        return dict(self.network.encoder.named_parameters(prefix="encoder"))
+        whitening = self.network.whitening
+        parts = {"whitening.mean": whitening.running_mean, "whitening.covariance": whitening.running_covariance}
+        return dict(self.network.encoder.named_parameters(prefix="encoder")) | parts
 
     def artifact(self) -> Artifact:
         self._require_weights()
@@ -204,7 +215,8 @@ class UniversalSpectrumTokenizer(Tokenizer):
             return dict.fromkeys(("flux", "mask"), torch.as_tensor(nothing))
         patches = torch.cat([self._patches(p) for p in parts])
         known = torch.cat([encoded(p.ladder, self.config.frequencies) for p in parts])
-        z = self.quantizer(self.network.encoder(patches, known).float().movedim(2, 1)).movedim(1, 2)
+        valid = torch.cat([p.valid for p in parts])
+        z = self.quantizer(self.network.encode(patches, known, valid)).movedim(1, 2)
         amplitudes = self._amplitudes(z, known).split([len(p.flux) for p in parts])
         flux, mask = zip(*(self._terms(p, a) for p, a in zip(parts, amplitudes, strict=True)), strict=True)
         return {"flux": torch.cat(flux).sum() / whole, "mask": torch.cat(mask).sum() / whole}
@@ -244,7 +256,7 @@ class UniversalSpectrumTokenizer(Tokenizer):
     def _encode_together(self, obs: Spectrum) -> Tensor:
         prepared = self._prepare(obs)
         known = encoded(prepared.ladder, self.config.frequencies)
-        codes = self.quantizer.encode(self.network.encoder(self._patches(prepared), known).movedim(2, 1))
+        codes = self.quantizer.encode(self.network.encode(self._patches(prepared), known))
         return torch.cat([prepared.header, codes], dim=1).masked_fill(~prepared.valid[:, None], -1)
 
     def _decode(self, tokens: Tensor, wavelength: Array | None = None) -> Spectrum:  # type: ignore[override]
@@ -303,11 +315,11 @@ class UniversalSpectrumTokenizer(Tokenizer):
     def _patches(self, prepared: _Prepared) -> Tensor:
         """Return what the encoder is given of every patch, ``[B, places, 2 M + 1]``.
 
-        Of each wave its mean with the flux (compressed by arcsinh) and its mean alone, both weighted by how certain a
-        pixel is; the latter tells which parts of the patch were seen. And how certain they are, in all.
+        Of each wave its mean with the flux (compressed by arcsinh, less the level's) and its mean alone, both weighted
+        by how certain a pixel is; the latter tells which parts of the patch were seen. And, in all, how certain.
         """
         weight = prepared.good / (1.0 + prepared.noise.square())
-        sums = prepared.layout.analyse(torch.stack([weight * prepared.flux.arcsinh(), weight], dim=1))
+        sums = prepared.layout.analyse(torch.stack([weight * (prepared.flux.arcsinh() - LEVEL), weight], dim=1))
         total = sums[:, :, 1:, :1]
         means = sums / total.clamp(min=1e-6) * (total > 0)
         gain = means.new_tensor([1.0] + [GAIN] * (self.config.waves - 1))

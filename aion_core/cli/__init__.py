@@ -1,7 +1,8 @@
 """The command line: ``aion VERB``. Each verb is one module, imported when it is called.
 
 A verb module has ``add_arguments(parser)`` and ``run(args)``. What a user can mend is raised as `AionError` and
-printed as one sentence with exit code 2; anything else is a defect of ours and keeps its traceback.
+printed as one sentence with exit code 2; so is what is a plugin's defect, with the plugin's name. Anything else is a
+defect of ours and keeps its traceback, and so does everything where Python is started in development mode (-X dev).
 """
 
 from __future__ import annotations
@@ -43,7 +44,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except OSError as error:
         print(f"aion: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
+    except Exception as error:
+        if sys.flags.dev_mode or (told := _of_plugin(error)) is None:
+            raise
+        print(f"aion: {told}", file=sys.stderr)
     return 2
+
+
+def _of_plugin(error: Exception) -> str | None:
+    """Return the sentence for a plugin's defect; None for one of ours."""
+    from aion_core.plugins.blame import fault, plugin_at_fault
+
+    plugin = plugin_at_fault(error)
+    return (
+        None if plugin is None else f"{fault('code', plugin, error)}. `python -X dev -m aion_core.cli …` shows where."
+    )
 
 
 def _run(words: list[str]) -> int:

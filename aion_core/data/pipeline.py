@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from aion_core.data.results import FileResult, NothingDoneError, Report, SkipRep
 from aion_core.data.store import StoreWriter, TokenStore
 from aion_core.observations import Observation
 from aion_core.plugins import Registry
+from aion_core.plugins.blame import fault
 from aion_core.tokenizers import TokenizerSet
 
 BATCH_SIZE = 256
@@ -214,17 +214,9 @@ def _guarded(
         text = str(error)
         reason = text if text.startswith(str(lead)) else f"{lead}: {text}"
     except Exception as error:  # a plugin's defect in one file of many thousands must not end the run
-        reason = f"{lead}: {_fault(f'the reader {name}', '' if name is None else owner(spec, registry), error)}"
+        reason = f"{lead}: {fault(f'the reader {name}', '' if name is None else owner(spec, registry), error)}"
     failed = FileResult(lead, "failed", name, reason=reason)
     return [failed, _part(path, lead, name)] if path != lead else [failed]
-
-
-def _fault(part: str, plugin: str, error: Exception) -> str:
-    """Return the sentence for a part of a plugin that raised what is no `AionError`: whose it is, and where."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    where = f"{Path(frame.filename).name}, line {frame.lineno}"
-    of = f" of {plugin}" if plugin else ""
-    return f"{part}{of} is at fault ({where}): {type(error).__name__}: {error}"
 
 
 def _part(path: Path, lead: Path, reader: str | None) -> FileResult:
@@ -303,7 +295,7 @@ def _encode(tokenizers: TokenizerSet, key: str, observation: Observation) -> tup
     except Exception as error:
         slot = tokenizers.space[key]
         plugin = f"{slot.distribution or ''} {slot.version or ''}".strip()
-        raise AionError(_fault(f"the tokenizer of {key}", plugin, error)) from error
+        raise AionError(fault(f"the tokenizer of {key}", plugin, error)) from error
 
 
 class _NothingError(Exception):

@@ -12,6 +12,7 @@ from aion_core.data.reader import ObservationBatch, Reader
 from aion_core.data.results import SkipReport
 from aion_core.observations import Observation
 from aion_core.plugins import Registry
+from aion_core.plugins.blame import fault, plugin_at_fault
 
 #: Objects read at a time where nothing says otherwise.
 BATCH = 4096
@@ -76,6 +77,10 @@ class SurveyFiles:
                 self.skipped.append(str(path))
             except (InputError, OSError) as error:
                 self._leave_out(path, error)
+            except AionError:
+                raise
+            except Exception as error:  # a plugin's defect in one file of many thousands must not end the run
+                self._leave_out(path, _defect(path, error))
         self.skipped = [path for path in self.skipped if Path(path) not in members]
         if not self.files:
             self.check_any_read()
@@ -113,6 +118,10 @@ class SurveyFiles:
                 yield batch
         except (InputError, OSError) as error:
             self._leave_out(path, error)
+        except AionError:
+            raise
+        except Exception as error:
+            self._leave_out(path, _defect(path, error))
         if lost.count:
             self.lost[str(path)] = lost
 
@@ -127,6 +136,13 @@ class SurveyFiles:
         if self.damaged and all(str(path) in self.damaged for path, _ in self.files):
             more = f" ({len(self.damaged) - 1} more files cannot be read, too.)" if len(self.damaged) > 1 else ""
             raise InputError(next(iter(self.damaged.values())) + more)
+
+
+def _defect(path: Path, error: Exception) -> InputError:
+    """Return what a reader that raised what it should not is told as; the file may be as good as the others."""
+    defect = InputError(f"{path}: {fault('its reader', plugin_at_fault(error) or '', error)}")
+    defect.__cause__ = error
+    return defect
 
 
 def name_some(paths: Sequence[Path]) -> str:

@@ -127,7 +127,7 @@ def load_plugins(
                 plugins.append(_load(point, api))
             except _FaultError as fault:
                 seconds = perf_counter() - start
-                failures.append(Failure(point.name, (_label(point),), fault.stage, str(fault), seconds=seconds))
+                failures.append(Failure(point.name, (label(point),), fault.stage, str(fault), seconds=seconds))
     return plugins, failures
 
 
@@ -281,5 +281,6 @@ def _version(point: EntryPoint) -> str:
     return (point.dist and point.dist.version) or ""
 
 
-def _label(point: EntryPoint) -> str:
+def label(point: EntryPoint) -> str:
+    """Return the distribution and version that an entry point comes from."""
     return f"{_distribution(point)} {_version(point)}".strip()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from importlib import import_module
 from pathlib import Path
 from shutil import copytree
@@ -139,3 +141,44 @@ def test_a_simulator_that_fails_is_left_out_and_named(plugin, tmp_path, capsys):
     results = {one["name"]: one for one in json.loads(capsys.readouterr().out)["simulators"]}
     assert "ZeroDivisionError" in results[named]["reason"]
     assert (results[good]["files"], results[good]["reason"]) == (1, None)
+
+
+#: Where a plugin may fail in `aion tokenizer`: module, and what is put at its end, which is in its last class.
+DEFECTS = {
+    "train: reader": (
+        "reader",
+        "    def read(self, path, batch_size):\n        raise KeyError('lamp')\n        yield\n",
+    ),
+    "train: load": ("tokenizer", "raise RuntimeError('lamp')\n"),
+    "train: observe": ("tokenizer", "    def observe(self, obs):\n        [][1]\n"),
+    "eval: encode": ("tokenizer", "    def _encode(self, obs):\n        1 / 0\n"),
+    "eval: reader": ("reader", "    def group(self, path):\n        return (path,)[3]\n"),
+}
+
+
+@pytest.mark.parametrize("place", DEFECTS)
+def test_a_plugin_that_fails_while_tokenizers_are_made_or_judged_is_named_in_a_sentence(
+    place, plugin, tmp_path, capsys, monkeypatch
+):
+    verb, number = place.partition(":")[0], list(DEFECTS).index(place)
+    module, code = DEFECTS[place]
+    name = f"defect{number}"
+    simulate(tmp_path / "files", plugin(name))
+    words = [str(tmp_path / "files"), "--modalities", f"{name}_flux"]
+    path = tmp_path / "site" / f"aion_tok_{name}" / f"{module}.py"
+    if verb == "eval":
+        assert main(["tokenizer", "train", *words, "--out", str(tmp_path / "set")]) == 0
+    path.write_text(path.read_text() + code)
+    for loaded in [loaded for loaded in sys.modules if loaded.startswith(f"aion_tok_{name}")]:
+        monkeypatch.delitem(sys.modules, loaded)
+    capsys.readouterr()
+    last = ["--out", str(tmp_path / "none")] if verb == "train" else ["--tokenizers", str(tmp_path / "set")]
+    assert main(["tokenizer", verb, *words, *last]) == 2
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.match(rf"aion: .* of aion-tok-{name} 1\.0 is at fault \({module}\.py, line \d+\): \w+: ", told)
+
+
+def test_a_defect_of_ours_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr("aion_core.cli.plugins.run", lambda args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["plugins"])

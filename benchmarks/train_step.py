@@ -7,8 +7,8 @@ Forward, backward and AdamW at budgets 256/128, every modality in the vocabulary
 ``--dim 2048 --depth 24``. The losses of both sides have to agree before and after. FLOP/s are those of the model's own
 count (`aion_core.model.flops`) for both sides: what either computes beyond it does not count. Each round also times the
 products of the blocks' matrices alone, forward and backward: the ceiling. Where a CPU has no instructions for bfloat16,
-a third side computes as ``run.precision = "auto"`` would there: in float32. Peak memory is that of a step in a process
-that has one side only, above what the process held before its model was built.
+PyTorch imitates them and we multiply rounded numbers in float32 (`aion_core.model.linear`), each below its own ceiling.
+Peak memory is that of a step in a process that has one side only, above what that held before its model was built.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def peak_apart(name: str, args: argparse.Namespace) -> dict[str, float]:
     """Return `peak` of a process of its own."""
     options = ["--peak", name, "--batch", args.batch, "--dim", args.dim, "--depth", args.depth]
     options += ["--threads", args.threads, "--device", args.device]
-    options += ["--precision", "fp32" if name == "auto" else args.precision, *(["--compile"] if args.compile else [])]
+    options += ["--precision", args.precision, *(["--compile"] if args.compile else [])]
     command = [sys.executable, str(Path(__file__).resolve()), *map(str, options)]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
 
@@ -100,21 +100,21 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     sides = {"ours": build("ours", args, todo, device)}
     if args.peer:
         sides = {"peer": build("peer", args, todo, device)} | sides
-    precision = dict.fromkeys(sides, args.precision)
-    if args.precision == "bf16" and not native:
-        sides["auto"], precision["auto"] = build("ours", args, todo, device), "fp32"
+    multiplies = dict.fromkeys(sides, args.precision)
+    if not native:
+        multiplies["ours"] = "fp32"
     steps: dict[str, list[Any]] = {name: [] for name in sides}
     ceilings: dict[str, list[float]] = {}
     budgets = todo.batch.input_slot.shape[1], todo.batch.target_slot.shape[1]
-    first = {name: side.step(precision[name]) for name, side in sides.items()}
+    first = {name: side.step(args.precision) for name, side in sides.items()}
     _agree([step.loss for step in first.values()], TOLERANCE[args.precision])
     for _ in range(args.repeats):
-        for name in dict.fromkeys(precision.values()):
+        for name in dict.fromkeys(multiplies.values()):
             dtype = torch.bfloat16 if name == "bf16" else torch.float32
             flops, seconds = matmul_seconds(config(args), args.batch, budgets, dtype, device)
             ceilings.setdefault(name, []).append(flops / seconds)
         for name, side in sides.items():
-            steps[name].append(side.step(precision[name]))
+            steps[name].append(side.step(args.precision))
         _agree([rows[-1].loss for rows in steps.values()], 5 * TOLERANCE[args.precision])
     heads = [(c, s.vocab_size) for c, s in zip(todo.batch.target_counts, todo.space.specs(), strict=True)]
     flops = training_flops(config(args), *budgets) * args.batch + 6 * args.dim * sum(n * v for n, v in heads)
@@ -130,7 +130,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     for name, rows in steps.items():
         second = statistics.median(row.total for row in rows)
         found[name] = {
-            "computes_in": precision[name],
+            "multiplies_in": multiplies[name],
             "parameters": sum(p.numel() for p in sides[name].model.parameters()),
             "step_seconds": [row.total for row in rows],
             "median_seconds": second,
@@ -138,23 +138,18 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             "processor_seconds": statistics.median(row.cpu_seconds for row in rows),
             "samples_per_second": args.batch / second,
             "flops_per_second": flops / second,
-            "fraction_of_ceiling": flops / second / ceiling[precision[name]],
+            "fraction_of_ceiling": flops / second / ceiling[multiplies[name]],
             "losses": [first[name].loss, *(row.loss for row in rows)],
         }
     return found
 
 
-def ratios(found: dict[str, Any]) -> dict[str, Any]:
-    """Return how many times better than the peer each of our sides is (memory: its share of the peer's)."""
-    peer = found["peer"]
+def ratios(peer: dict[str, Any], ours: dict[str, Any]) -> dict[str, float]:
+    """Return how many times faster than the peer we are, and our shares of its memory."""
     return {
-        name: {
-            "speed": peer["median_seconds"] / found[name]["median_seconds"],
-            "speed_by_processor_time": peer["processor_seconds"] / found[name]["processor_seconds"],
-            **{f"memory_{k}": v / peer["peak"][k] for k, v in found[name].get("peak", {}).items()},
-        }
-        for name in ("ours", "auto")
-        if name in found
+        "speed": peer["median_seconds"] / ours["median_seconds"],
+        "speed_by_processor_time": peer["processor_seconds"] / ours["processor_seconds"],
+        **{f"memory_{k}": v / peer["peak"][k] for k, v in ours.get("peak", {}).items()},
     }
 
 
@@ -176,7 +171,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no-memory", action="store_true", help="leave out the processes that measure memory")
     parser.add_argument("--out", type=Path, help="write the JSON there, too")
-    parser.add_argument("--peak", choices=("peer", "ours", "auto"), help=argparse.SUPPRESS)
+    parser.add_argument("--peak", choices=("peer", "ours"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.peak:
@@ -187,11 +182,9 @@ def main() -> None:
     found = measure(args)
     for name, values in peaks.items():
         found[name]["peak"] = values
-    if "auto" in found and not args.no_memory:
-        found["auto"]["peak"] = peak_apart("auto", args)
     result = {"benchmark": "train_step", "machine": ran_on, "settings": _settings(args), **found}
     if args.peer:
-        result["times_the_peer"] = ratios(found)
+        result["times_the_peer"] = ratios(found["peer"], found["ours"])
     text = json.dumps(result, indent=2)
     print(text)
     if args.out:

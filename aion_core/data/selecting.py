@@ -281,7 +281,7 @@ def begin(work: Work, n: Array, key: Any) -> int:
             draw_rank(rank, work.state)
             input_costs(rank, work.width[slot], work.cost[total + slot :])
         total += n[slot]
-        work.shown[slot] = work.asked[slot] = work.seen[slot] = 0
+        work.shown[slot] = work.asked[slot] = 0
     return total
 
 

@@ -17,6 +17,7 @@ from aion_core.model.config import AionConfig
 from aion_core.model.embeddings import DecoderEmbedding, EncoderEmbedding, Positions
 from aion_core.model.initialise import initialise
 from aion_core.model.layers import Block, DecoderBlock, LayerNorm
+from aion_core.model.linear import Linear, linear
 
 if TYPE_CHECKING:
     from aion_core.model.released import ExportOnly
@@ -79,7 +80,7 @@ class AionModel(nn.Module):
         )
         self.encoder = nn.ModuleList(Block(config) for _ in range(config.encoder_depth))
         self.encoder_norm = LayerNorm(config.dim, config.norm_bias)
-        self.decoder_proj_context = nn.Linear(config.dim, config.dim)
+        self.decoder_proj_context = Linear(config.dim, config.dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, config.dim))
         registers = config.num_register_tokens
         self.register_tokens = nn.Parameter(torch.zeros(1, registers, config.dim)) if registers else None
@@ -157,7 +158,7 @@ class AionModel(nn.Module):
         by_slot = decoded.flatten(0, 1).index_select(0, batch.target_order).split(list(batch.target_counts))
         for key, x in zip(self.space.keys, by_slot, strict=True):
             if key in self.decoder_embeddings:
-                yield key, F.linear(x, cast("DecoderEmbedding", self.decoder_embeddings[key]).to_logits.weight)
+                yield key, linear(x, cast("DecoderEmbedding", self.decoder_embeddings[key]).to_logits.weight)
 
     def _encoder_embeddings(self) -> list[EncoderEmbedding]:
         return cast("list[EncoderEmbedding]", list(self.encoder_embeddings.values()))

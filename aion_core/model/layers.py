@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from aion_core.model.config import AionConfig
+from aion_core.model.linear import Linear, attention
 
 NORM_EPS = 1e-6
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"SiLU": F.silu, "GELU": F.gelu, "ReLU": F.relu}
@@ -38,8 +39,8 @@ class Attention(nn.Module):
     def __init__(self, config: AionConfig) -> None:
         super().__init__()
         self.heads = config.num_heads
-        self.qkv = nn.Linear(config.dim, 3 * config.dim, bias=config.qkv_bias)
-        self.proj = nn.Linear(config.dim, config.dim, bias=config.proj_bias)
+        self.qkv = Linear(config.dim, 3 * config.dim, bias=config.qkv_bias)
+        self.proj = Linear(config.dim, config.dim, bias=config.proj_bias)
         self.q_norm, self.k_norm = _qk_norms(config)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -54,9 +55,9 @@ class CrossAttention(nn.Module):
     def __init__(self, config: AionConfig) -> None:
         super().__init__()
         self.heads = config.num_heads
-        self.q = nn.Linear(config.dim, config.dim, bias=config.qkv_bias)
-        self.kv = nn.Linear(config.dim, 2 * config.dim, bias=config.qkv_bias)
-        self.proj = nn.Linear(config.dim, config.dim, bias=config.proj_bias)
+        self.q = Linear(config.dim, config.dim, bias=config.qkv_bias)
+        self.kv = Linear(config.dim, 2 * config.dim, bias=config.qkv_bias)
+        self.proj = Linear(config.dim, config.dim, bias=config.proj_bias)
         self.q_norm, self.k_norm = _qk_norms(config)
 
     def forward(self, x: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
@@ -73,9 +74,9 @@ class Mlp(nn.Module):
         super().__init__()
         hidden, bias = config.mlp_hidden, config.mlp_bias
         self.act = ACTIVATIONS[config.act_layer]
-        self.fc1 = nn.Linear(config.dim, hidden, bias=bias)
-        self.fc2 = nn.Linear(hidden, config.dim, bias=bias)
-        self.fc3 = nn.Linear(config.dim, hidden, bias=bias) if config.gated_mlp else None
+        self.fc1 = Linear(config.dim, hidden, bias=bias)
+        self.fc2 = Linear(hidden, config.dim, bias=bias)
+        self.fc3 = Linear(config.dim, hidden, bias=bias) if config.gated_mlp else None
 
     def forward(self, x: Tensor) -> Tensor:
         gate = self.fc1(x)
@@ -136,5 +137,4 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """Attention of ``[B, N, H, d]`` queries, keys and values; returns ``[B, N, H·d]``."""
     # Under autocast the norms return float32 while v is in bfloat16; attention wants one type.
     q, k = q.to(v.dtype), k.to(v.dtype)
-    out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask)
-    return out.transpose(1, 2).flatten(2)
+    return attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask).transpose(1, 2).flatten(2)

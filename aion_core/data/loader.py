@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from aion_core.contract import AionError, TokenSpace
+from aion_core.contract import AionError, InputError, TokenSpace
 from aion_core.data.batches import TokenBatch
 from aion_core.data.keyed import key
 from aion_core.data.masking import Masking, MaskingConfig, Selection
@@ -260,7 +260,8 @@ def _codes(parts: Sequence[tuple[_Source, Int]], begins: Int, slot: Int, referen
     codes = np.empty_like(slot)
     for source, samples in parts:
         narrow, wide = source.store.codes
-        look_up(codes, narrow, wide, source.is_wide(begins.shape[1]), begins, samples, slot, reference)
+        if look_up(codes, narrow, wide, source.is_wide(begins.shape[1]), begins, samples, slot, reference):
+            raise InputError(f"{source.store.path}: damaged, tokens lie outside the file. Copy or write it again.")
     return torch.from_numpy(codes)
 
 

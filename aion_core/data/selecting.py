@@ -432,8 +432,8 @@ def fill(work: Work, lengths: Array, keys: Array, beta: Array, table: Array, inp
 @compiled
 def look_up(
     codes: Array, narrow: Array, wide: Array, is_wide: Array, begins: Array, rows: Array, slots: Array, reference: Array
-) -> None:
-    """Write the codes ``[B, n]`` that references of some samples stand for; 0 where there is no token.
+) -> int:
+    """Write the codes ``[B, n]`` that references of some samples stand for, 0 where there is no token.
 
     Parameters
     ----------
@@ -445,18 +445,30 @@ def look_up(
         The samples, ``[k]``.
     slots, reference
         ``[B, n]``; `NO_REFERENCE` stands for −1.
+
+    Returns
+    -------
+    outside
+        How many codes would lie outside the file, which was damaged then.
     """
+    outside = 0
     for row in rows:
         for place in range(slots.shape[1]):
             slot, token = slots[row, place], reference[row, place]
-            if slot < 0:
-                codes[row, place] = 0
-            elif token < 0:
+            if token < 0:
                 codes[row, place] = -1 if token == NO_REFERENCE else -1 - token
+                continue
+            codes[row, place] = 0
+            if slot < 0:
+                continue
+            address = begins[row, slot] + token
+            if address < 0 or address >= (len(wide) if is_wide[slot] else len(narrow)):
+                outside += 1
             elif is_wide[slot]:
-                codes[row, place] = wide[begins[row, slot] + token]
+                codes[row, place] = wide[address]
             else:
-                codes[row, place] = narrow[begins[row, slot] + token]
+                codes[row, place] = narrow[address]
+    return outside
 
 
 def select(

@@ -79,6 +79,7 @@ def test_every_token_of_a_batch_is_the_stored_one(stores, opened, space) -> None
             (code[slot < 0] == 0).all() and (position[slot < 0] == 0).all() for code, slot, position in sides(batch)
         ]
         assert all(padding)
+        assert (batch.target_input[batch.target_slot < 0] == -1).all()
 
 
 def test_a_sequence_is_put_together_again_from_input_and_target(stores, opened, space) -> None:
@@ -256,6 +257,23 @@ def test_a_fault_while_reading_ahead_reaches_the_reader(space, write_store, tmp_
     store.spans = broken
     with pytest.raises(InputError, match="the disk is gone"):
         next(loader.batches())
+
+
+def test_tokens_that_lie_outside_a_damaged_file_are_not_read(make_spec, make_space, tmp_path) -> None:
+    space = make_space(make_spec("test_image", 9, (36,)))
+    with StoreWriter(tmp_path / "a.arrow", space) as writer:
+        place = np.full(3, np.nan)
+        writer.write(["a", "b", "c"], place, place, {"test_image": (np.full((3, 36), 7, np.int32), np.arange(3))})
+    data = bytearray((tmp_path / "a.arrow").read_bytes())
+    offsets = np.array([0, 36, 72, 108], np.int32)
+    assert data.count(offsets.tobytes()) == 1
+    at = data.index(offsets.tobytes())
+    for shift in (10**9, -(10**9)):
+        data[at : at + 16] = (offsets + np.int32(shift)).tobytes()
+        path = tmp_path / f"{shift}.arrow"
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=r"damaged, tokens lie outside the file"):
+            TokenLoader([TokenStore(path)], space, 3, prefetch=0).batch(0, 0)
 
 
 def test_an_object_of_any_composition_makes_a_batch(make_spec, make_space, write_store, tmp_path) -> None:

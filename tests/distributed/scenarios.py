@@ -26,6 +26,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from aion_core.cli import main
 from aion_core.contract import AionError
+from aion_core.data import TokenStore
+from aion_core.data.loader import TokenLoader
 from aion_core.engine import choose_device, open_world
 from aion_core.engine.sharded import local_rows
 from aion_core.train import TrainConfig, Trainer
@@ -34,6 +36,8 @@ for heavy in ("pandas", "safetensors.torch", "torch._dynamo", "torch.onnx", "tor
     import_module(heavy)  # once, before the forks, which would each do so
 
 FOLDER = Path(sys.argv[1])
+STORE = TokenStore(FOLDER / "store.arrow")
+TokenLoader([STORE], STORE.space, 1, prefetch=0).batch(0, 0)  # loads the machine code of masks, for the same reason
 FOUND: dict[str, Any] = {}
 
 

@@ -21,8 +21,8 @@ from aion_core.tokenizers.base import read_tokenizer
 
 #: Of the weights that are said to be in the fingerprint, about so many are tried singly.
 SINGLY = 6
-#: What is encoded to see whether a change shows.
-PROBE = Batch(3, 7)
+#: What is encoded to see whether a change shows: three objects, or one where an object has so many tokens.
+PROBE, PROBE_OF_MANY, MANY = Batch(3, 7), Batch(1, 7), 100
 
 
 @rule(
@@ -36,7 +36,7 @@ def saved_and_read(subject: Subject, spec: ModalitySpec) -> Iterator[str]:
     back = read_tokenizer(spec, folder)
     if back.fingerprint != tokenizer.fingerprint:
         yield f"the fingerprint is {_short(tokenizer)} before, and {_short(back)} after"
-    found, expected = back.encode(subject.observe(spec, PROBE)), subject.encode(spec, PROBE)
+    found, expected = back.encode(subject.observe(spec, _probe(spec))), subject.encode(spec, _probe(spec))
     if not torch.equal(found, expected):
         yield f"{_differing(found, expected)} tokens differ"
 
@@ -75,11 +75,11 @@ def fingerprint_has_the_weights(subject: Subject, spec: ModalitySpec) -> Iterato
     few = inside[:: 1 + len(inside) // SINGLY]
     unheard = [name for name in few if _fingerprint(spec, artifact, [name]) == tokenizer.fingerprint]
     yield from (f"{name} is among encode_tensors, but does not change the fingerprint" for name in unheard)
-    before = subject.encode(spec, PROBE)
+    before = subject.encode(spec, _probe(spec))
 
     def shows(names: list[str]) -> bool:
         made = _read(spec, _changed(artifact, names))
-        return made is not None and not torch.equal(made.encode(subject.observe(spec, PROBE)), before)
+        return made is not None and not torch.equal(made.encode(subject.observe(spec, _probe(spec))), before)
 
     yield from (f"{name} changes tokens, but not the fingerprint" for name in _which(outside, shows))
 
@@ -88,7 +88,7 @@ def fingerprint_has_the_weights(subject: Subject, spec: ModalitySpec) -> Iterato
 def fingerprint_has_no_decoder(subject: Subject, spec: ModalitySpec) -> Iterator[str]:
     """What only decoding reads of the weights is not in the fingerprint."""
     tokenizer, artifact = subject.tokenizer(spec), subject.tokenizer(spec).artifact()
-    tokens = subject.encode(spec, PROBE)
+    tokens = subject.encode(spec, _probe(spec))
     before = tokenizer.decode(tokens)
 
     def shows(names: list[str]) -> bool:
@@ -97,7 +97,7 @@ def fingerprint_has_no_decoder(subject: Subject, spec: ModalitySpec) -> Iterator
 
     for name in _which(_inside(tokenizer, spec, artifact), shows):
         other = _read(spec, _changed(artifact, [name]))
-        if other is not None and torch.equal(other.encode(subject.observe(spec, PROBE)), tokens):
+        if other is not None and torch.equal(other.encode(subject.observe(spec, _probe(spec))), tokens):
             yield f"{name} changes what tokens decode to, and the fingerprint, but no token"
 
 
@@ -105,14 +105,14 @@ def fingerprint_has_no_decoder(subject: Subject, spec: ModalitySpec) -> Iterator
 def fingerprint_has_the_settings(subject: Subject, spec: ModalitySpec) -> Iterator[str]:
     """Settings that change tokens change the fingerprint: those of the artifact's configuration and of the spec."""
     tokenizer, artifact = subject.tokenizer(spec), subject.tokenizer(spec).artifact()
-    before = subject.encode(spec, PROBE)
+    before = subject.encode(spec, _probe(spec))
     for where, value, put in _settings(spec, artifact):
         for other in _others(value):
             try:
                 made = _read(*put(other))
                 if made is None or made.fingerprint != tokenizer.fingerprint:
                     continue
-                tokens = made.encode(subject.observe(spec, PROBE))
+                tokens = made.encode(subject.observe(spec, _probe(spec)))
             except Exception:
                 continue  # this value is none that works
             if not torch.equal(tokens, before):
@@ -121,6 +121,10 @@ def fingerprint_has_the_settings(subject: Subject, spec: ModalitySpec) -> Iterat
 
 
 # --- changing a tokenizer
+
+
+def _probe(spec: ModalitySpec) -> Batch:
+    return PROBE if spec.n_tokens < MANY else PROBE_OF_MANY
 
 
 def _changed(artifact: Artifact, names: list[str]) -> Artifact:

@@ -8,3 +8,4 @@ from aion_core.testing import PluginContract
 class TestPlugin(PluginContract):
     plugin = "catalog"
     readers = ()
+    examples = 3  # of what Hypothesis draws for a rule; `aion plugins check` draws more

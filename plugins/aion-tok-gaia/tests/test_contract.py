@@ -8,3 +8,4 @@ from aion_core.testing import PluginContract
 class TestPlugin(PluginContract):
     plugin = "gaia"
     readers = ()
+    examples = 3  # of what Hypothesis draws for a rule; `aion plugins check` draws more

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
-from itertools import groupby
+from itertools import groupby, takewhile
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,9 @@ LANGUAGES = re.compile(r"^```(\w+)", re.MULTILINE)
 RUN = "import sys; [exec(compile(code, code, 'exec'), {'__name__': '__main__'}) for code in sys.argv[1:]]"
 #: Pages that install something, and take minutes.
 INSTALLING = {"add-a-survey.md"}
+#: Of such a page, what takes tens of seconds; besides a check, after which a page goes on as if there had been none.
+CHECK = "aion plugins check"
+LONG = re.compile(r"^aion (mock|tokenizer|tokenize|train)\b", re.MULTILINE)
 
 
 def overlay(folder: Path) -> Path:
@@ -69,17 +72,26 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_the_code_on_a_page_runs(page: Path, tmp_path: Path, sample_dir: Path, release: Path) -> None:
     binaries = overlay(tmp_path / ".overlay") if page.name in INSTALLING else Path(sys.executable).parent
-    environment = {
-        **os.environ,
-        "AION_SAMPLE_DIR": str(sample_dir.resolve()),
-        "AION_RELEASE": str(release),
-        "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
-    }
-    for language, blocks in groupby(BLOCK.findall(page.read_text()), key=lambda block: block[0]):
-        codes = [code for _, code in blocks]
+    more = {"AION_SAMPLE_DIR": str(sample_dir.resolve()), "AION_RELEASE": str(release)}
+    run_blocks(BLOCK.findall(page.read_text()), tmp_path, binaries, more)
+
+
+@pytest.mark.parametrize("name", sorted(INSTALLING))
+def test_a_page_that_installs_a_plugin_can_be_followed_up_to_its_first_long_command(name: str, tmp_path: Path) -> None:
+    blocks = BLOCK.findall((ROOT / "docs" / name).read_text())
+    short = [block for block in takewhile(lambda block: not LONG.search(block[1]), blocks) if CHECK not in block[1]]
+    assert len(short) > 3
+    run_blocks(short, tmp_path, overlay(tmp_path / ".overlay"), {})
+
+
+def run_blocks(blocks: list[tuple[str, str]], folder: Path, binaries: Path, more: dict[str, str]) -> None:
+    """Run blocks one after another in a folder; Python's that follow each other share a process."""
+    environment = {**os.environ, **more, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
+    for language, together in groupby(blocks, key=lambda block: block[0]):
+        codes = [code for _, code in together]
         python = [str(binaries / "python"), "-c", RUN, *codes]
         for command in [["bash", "-euc", code] for code in codes] if language == "bash" else [python]:
-            done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
             assert done.returncode == 0, f"{codes}\n{done.stdout}\n{done.stderr}"
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from aion_core.contract import AionError, Band, InputError, ModalitySpec
+from aion_core.engine.initialise import keyed_generator
 from aion_core.observations import Image, Observation
 from aion_core.release import Artifact
 from aion_core.tokenizers import pixels
@@ -70,6 +71,10 @@ class ImageTokenizer(Tokenizer):
     observation: ClassVar[type[Observation]] = Image
     precisions: ClassVar[tuple[Precision, ...]] = ("float32", "bfloat16")
     batch: int | None = 8
+    #: What training is about, where not the paper's: the side of the crop (None: all that is encoded), and the error in
+    #: the compressed range that is forgiven everywhere (None: none; see `loss`).
+    trained_size: int | None = None
+    forgiven: float | None = None
     small: ClassVar[Mapping[str, Any]] = {"hidden_dims": 16, "num_consecutive": 1}
 
     def __init__(self, spec: ModalitySpec, *, network: ImageNetwork | None = None, **config: Any) -> None:
@@ -187,8 +192,8 @@ class ImageTokenizer(Tokenizer):
         mine = (spec for spec in owners if set(obs.bands) <= {band.name for band in _declared(spec)})
         return obs.in_unit(next(mine, self.spec).units).to(self.device)
 
-    def prepare(self, obs: Image) -> Prepared:
-        """Return an observation as the network is given it; nothing of it is changed.
+    def prepare(self, obs: Image, size: int | None = None) -> Prepared:
+        """Return an observation as the network is given it, or a smaller crop of it; nothing of it is changed.
 
         Raises
         ------
@@ -202,7 +207,7 @@ class ImageTokenizer(Tokenizer):
                 f"{height} × {width}; cut larger ones, or pad these with pixels that the mask says are bad."
             )
         channels, config = [self._channel(name) for name in obs.bands], self.network.config
-        cut = {n: pixels.crop(t, self.size) for n in obs.batched if (t := getattr(obs, n)) is not None}
+        cut = {n: pixels.crop(t, size or self.size) for n in obs.batched if (t := getattr(obs, n)) is not None}
         flux, ivar = cut["flux"], cut.get("ivar")
         bad = pixels.bad_pixels(flux, ivar, cut.get("mask"))
         limit, unit, own = self._units(obs)
@@ -275,24 +280,65 @@ class ImageTokenizer(Tokenizer):
 
         Of every band the mean over its good pixels, of an object the mean over its bands, so that one with more bands
         counts no more. Residuals are those of the flux in the common unit, after the clamp; without inverse variances
-        every pixel has 1. Observations may be of any modalities that share the network: they pass it as one batch.
+        every pixel has 1. With `forgiven`, they are those in the compressed range (`_forgiving`). Observations may be
+        of any modalities that share the network: they pass it as one batch.
         """
-        given = [self.prepare(self.accept(obs)) for obs in observations]
-        network, config = self.network, self.network.config
+        given = [self.prepare(self.accept(obs), self.trained_size) for obs in observations]
+        network = self.network
         entered = torch.cat([network.enter(g.x, g.channels, g.present) for g in given])
         z = network.quantizer(network.pre_quant_proj(network.model.narrow(entered)))
         decoded = network.model.widen(network.post_quant_proj(z))
         total, count = decoded.sum() * 0.0, 0
         for g, part, obs in zip(given, decoded.split([len(g.x) for g in given]), observations, strict=True):
-            limit, unit, _ = self._units(self.accept(obs))
             y = network.leave(part, g.channels).float()
-            found = pixels.expand_within(y, limit / unit, config.range_compression_factor, config.mult_factor)
-            weight = (~g.bad).float() if g.ivar is None else g.ivar
-            chi2 = (weight * (g.flux - found) ** 2).sum(dim=(2, 3)) / (~g.bad).sum(dim=(2, 3)).clamp(min=1)
+            squared = self._squared(g, y, self.accept(obs)) if self.forgiven is None else self._forgiving(g, y)
+            chi2 = squared.sum(dim=(2, 3)) / (~g.bad).sum(dim=(2, 3)).clamp(min=1)
             bands = g.present.sum(dim=1)
             total = total + (0.5 * chi2.sum(dim=1) / bands.clamp(min=1)).sum()
             count += int((bands > 0).sum())
         return {"nll": total / max(count, 1)}
+
+    def _squared(self, given: Prepared, found: Tensor, obs: Image) -> Tensor:
+        """Return the squared residuals of the flux over their variances, ``[B, n, S, S]``."""
+        config, (limit, unit, _) = self.network.config, self._units(obs)
+        flux = pixels.expand_within(found, limit / unit, config.range_compression_factor, config.mult_factor)
+        weight = (~given.bad).float() if given.ivar is None else given.ivar
+        return weight * (given.flux - flux) ** 2
+
+    def _forgiving(self, given: Prepared, found: Tensor) -> Tensor:
+        """Return the squared residuals in the compressed range over their variances, ``[B, n, S, S]``.
+
+        To the variance, that of the flux in linear approximation, the square of `forgiven` is added. So the brightest
+        pixels of the brightest objects, known to a thousandth, do not outweigh all others.
+        """
+        assert self.forgiven is not None
+        config, good = self.network.config, ~given.bad
+        slope = config.mult_factor / torch.sqrt(1 + (given.flux / config.range_compression_factor) ** 2)
+        variance = slope**2 if given.ivar is None else slope**2 / given.ivar.masked_fill(~good, 1.0)
+        return good * (given.x - found) ** 2 / (variance + self.forgiven**2)
+
+    @torch.no_grad()
+    def spread_codes(self, *observations: Observation) -> None:
+        """Let an untrained network begin with all levels in use, by its features of some observations.
+
+        What is quantized becomes their first principal components, uncorrelated and of unit variance, turned so that
+        each has a share in the first. Begun at random it hardly varies, all codes are one, and the decoder is taught
+        nothing but the mean. Only the projection in front of the quantizer is changed.
+        """
+        given = [self.prepare(self.accept(obs), self.trained_size) for obs in observations]
+        network = self.network
+        entered = torch.cat([network.enter(g.x, g.channels, g.present) for g in given])
+        features = network.model.narrow(entered).transpose(0, 1).flatten(1).double().cpu()
+        mean = features.mean(dim=1, keepdim=True)
+        variance, axes = torch.linalg.eigh((features - mean) @ (features - mean).T / features.shape[1])
+        count = len(network.config.quantizer_levels)
+        whitened = (axes[:, -count:] / variance[-count:].clamp(min=1e-12).sqrt()).T
+        generator = keyed_generator("spread_codes", 0)
+        turn, _ = torch.linalg.qr(torch.randn(count, count, generator=generator, dtype=torch.float64))
+        matrix, projection = turn @ whitened, network.pre_quant_proj
+        projection.weight.copy_(matrix[:, :, None, None])
+        assert projection.bias is not None
+        projection.bias.copy_(-(matrix @ mean)[:, 0])
 
     def _band(self, name: str) -> Band:
         band = self.network.bands[self._channel(name)]

@@ -47,6 +47,11 @@ class TokenizerOptimizer(OptimizerSettings):
 
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     weight_decay: float = Field(default=0.0, ge=0, description="of weight matrices and kernels")
+    encoder_lr: float = Field(
+        default=1.0,
+        gt=0,
+        description="rate of all that codes depend on, in units of lr: a slow encoder keeps its codes",
+    )
     average: float | None = Field(default=None, gt=0, lt=1, description="decay of the averaged weights, as 0.9999")
 
 

@@ -105,7 +105,7 @@ class TokenizerTrainer:
         self.checkpoints = Checkpoints(self.folder / "checkpoints")
         self.metrics = MetricsLog(self.folder / "metrics.jsonl", not world.lead, config.run.tensorboard)
         self._freeze()
-        self.optimizer = build_optimizer(self.lead, config.optimizer, lambda name, p: p.ndim > 1)
+        self.optimizer = self._optimizer()
         self.average = WeightAverage(self.lead, config.optimizer.average) if config.optimizer.average else None
         self.skips = SkipRule(config.optimizer.max_skipped, self.metrics)
         self.step = self._saved = 0
@@ -187,6 +187,15 @@ class TokenizerTrainer:
 
     def _names(self, batch: TrainingBatch) -> list[str]:
         return [name for names in self.world.gather(list(batch.names)) for name in names]
+
+    def _optimizer(self) -> torch.optim.AdamW:
+        """Return the optimiser; where asked for, what codes depend on learns at a rate of its own."""
+        settings = self.config.optimizer
+        parts = [t.encode_tensors().values() for t in self.tokenizers.values()] if settings.encoder_lr != 1 else []
+        encoder = {tensor.data_ptr() for part in parts for tensor in part}
+        slow = {name for name, p in self.lead.named_parameters() if p.data_ptr() in encoder}
+        rates = settings.model_copy(update={"embedding_lr": settings.encoder_lr})
+        return build_optimizer(self.lead, rates, lambda name, p: p.ndim > 1, slow.__contains__)
 
     # -- evaluation ------------------------------------------------------------------------------------------------
 

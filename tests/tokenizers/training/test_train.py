@@ -155,6 +155,22 @@ def test_averaged_weights_are_what_is_kept(tiny, capsys) -> None:
     assert torch.equal(kept[name], in_checkpoint[name])
 
 
+def test_what_codes_depend_on_learns_at_a_rate_of_its_own(tiny, capsys) -> None:
+    tiny.write("a.npz", 50)
+    first, moved = {}, {}
+    for rate in (1, 0.1):
+        out = tiny.out.with_name(f"rate-{rate}")
+        words = ("train", tiny.data, "--out", out, "--config", tiny.config(steps=1))
+        assert aion(capsys, *words, *settings(optimizer__encoder_lr=rate))[0] == 0
+        trained = TokenizerSet.load(out, load_registry())["tiny_left"]
+        first = dict(type(trained).build([trained.spec], 0, width=24)[0].network.named_parameters())
+        moved[rate] = {name: (p - first[name]).abs().max().item() for name, p in trained.network.named_parameters()}
+    assert first
+    for name, distance in moved[1].items():
+        ratio = 0.1 if name.startswith("encode") else 1.0
+        assert moved[0.1][name] == pytest.approx(ratio * distance, rel=1e-2), name
+
+
 def test_a_checkpoint_holds_a_tokenizer_set(tiny, capsys) -> None:
     tiny.write("a.npz", 150)
     assert aion(capsys, "train", tiny.data, "--out", tiny.out, "--config", tiny.config(), "--json")[0] == 0

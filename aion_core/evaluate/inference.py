@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ import numpy.typing as npt
 import torch
 
 from aion_core.contract import InputError
+from aion_core.data.batches import batch_of_tokens
 from aion_core.evaluate.posterior import BinnedPosterior
-from aion_core.model import AionModel, Embeddings
+from aion_core.model import AionModel
 from aion_core.tokenizers import Tokenizer
 
 Codes = npt.NDArray[np.int64]
@@ -56,16 +58,35 @@ def embed_groups(
     model.eval()
     slots = [torch.tensor([model.space.index(key) for key in group], dtype=torch.int64) for group in groups]
     found = []
-    for part in _parts(tokens, batch):
-        seen = model.embed(part)
-        assert isinstance(seen, Embeddings), "embeddings that are not pooled"
+    count = np.sum([(codes >= 0).sum(1) for codes in tokens.values()], axis=0)
+    order = np.argsort(count, kind="stable")  # objects with about as many tokens go together
+    for part in _parts({key: codes[order] for key, codes in tokens.items()}, batch):
+        values, slot = _encoded(model, part)
         means = []
         for group in slots:
-            mine = torch.isin(seen.modality, group.to(seen.modality.device)) & seen.valid
-            count = mine.sum(1, keepdim=True).clamp(min=1)
-            means.append((seen.values * mine[..., None]).sum(1) / count)
+            mine = torch.isin(slot, group.to(slot.device))
+            means.append((values * mine[..., None]).sum(1) / mine.sum(1, keepdim=True).clamp(min=1))
         found.append(torch.cat(means, dim=1).cpu().double().numpy())
-    return np.concatenate(found)
+    embedded = np.concatenate(found)
+    return embedded[np.argsort(order)]
+
+
+@torch.no_grad()
+def _encoded(model: AionModel, tokens: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return embeddings ``[B, N, D]`` and slots ``[B, N]`` (−1: none), as `AionModel.embed` does.
+
+    Places that no object of the batch needs are left out: what objects lack costs as much as what they have.
+    """
+    batch = batch_of_tokens(model.space, tokens, {})
+    valid = batch.input_slot >= 0
+    kept = torch.argsort(~valid, dim=1, stable=True)[:, : max(1, int(valid.sum(1).max()))]
+    code, slot, position = (t.gather(1, kept) for t in (batch.input_code, batch.input_slot, batch.input_position))
+    packed = replace(
+        batch, input_code=code, input_slot=slot, input_position=position, input_full=bool((slot >= 0).all())
+    )
+    packed = packed.to(model.device)
+    values, _ = model.encode(packed)
+    return values[:, model.config.num_register_tokens :], packed.input_slot
 
 
 def _parts(tokens: Mapping[str, Codes], batch: int | None) -> Iterator[dict[str, torch.Tensor]]:

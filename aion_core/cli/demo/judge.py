@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,8 @@ PROBED = (
     ("star", "teff", "Teff (log10 K)", True),
 )
 NEIGHBOURS = 5
+#: Of an image, the model is shown so many tokens a side, around the centre: of all the sky it knows nothing.
+CENTRAL = 6
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def narrowing(model: AionModel, tokenizers: TokenizerSet, joined: TokenStore, tr
         return None
     found = []
     for given, keys in steps:
-        tokens = joined.tokens(rows, keys)
+        tokens = seen_of(joined, rows, keys)
         found.append(Step(given, keys, scalar_posterior(model, tokenizers[target], tokens)))
     return Narrowing(target, value[rows].astype(np.float64), tuple(found))
 
@@ -128,17 +130,31 @@ def _kinds(steps: list[tuple[str, tuple[str, ...]]]) -> Iterator[tuple[str, tupl
         before = keys
 
 
+def seen_of(joined: TokenStore, rows: npt.NDArray[np.int64], keys: Sequence[str]) -> dict[str, npt.NDArray[np.int64]]:
+    """Return the tokens of objects that the model is shown: all, but of images those around the centre."""
+    tokens = dict(joined.tokens(rows, list(keys)))
+    for key in keys:
+        spec = joined.space[key].spec
+        if spec.kind == "image":
+            away = [np.abs(np.arange(side) - (side - 1) / 2) > CENTRAL / 2 for side in spec.shape]
+            outside = (away[0][:, None] | away[1]).ravel()
+            tokens[key] = np.where(outside, -1, tokens[key])
+    return tokens
+
+
 def embeddings(model: AionModel, joined: TokenStore) -> Floats:
     """Return the embedding of every object from all that is known of it but what posteriors are asked of.
 
-    Means over the tokens of numbers, of images, and of spectra and coefficients, one beside the other.
+    That of each brightness, and means over the tokens of other numbers, of images, and of spectra and coefficients, one
+    beside the other.
     """
     kinds = (("scalar", "source_list", "scalar_field"), ("image",), ("spectrum", "coefficients"))
-    keys = [spec.key for spec in model.space.specs() if spec.key != target_of(model.space)]
-    groups = [[key for key in keys if model.space[key].spec.kind in kind] for kind in kinds]
+    specs = [spec for spec in model.space.specs() if spec.key != target_of(model.space)]
+    groups = [[spec.key] for spec in specs if is_photometry(spec)]
+    groups += [[spec.key for spec in specs if spec.kind in kind and not is_photometry(spec)] for kind in kinds]
     groups = [group for group in groups if group]
     used = [key for group in groups for key in group]
-    return embed_groups(model, joined.tokens(np.arange(len(joined)), used), groups)
+    return embed_groups(model, seen_of(joined, np.arange(len(joined)), used), groups)
 
 
 def photometry(tokenizers: TokenizerSet, joined: TokenStore) -> Floats:

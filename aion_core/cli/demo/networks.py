@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from aion_core.cli.demo.memory import Memory
 from aion_core.cli.demo.settings import SPLIT
+from aion_core.cli.demo.sky import yielding
 from aion_core.contract import AionError, ModalitySpec
 from aion_core.files import read_json, write_json
 from aion_core.plugins import Registry
 from aion_core.tokenizers import Tokenizer, TokenizerSet
 from aion_core.tokenizers.base import is_fittable
+from aion_core.tokenizers.image import ImageTokenizer
 from aion_core.tokenizers.lfq import LookupFreeQuantizer
 
 if TYPE_CHECKING:
@@ -27,6 +30,12 @@ PRESET = "small-"
 BATCH = 8
 #: Of codes that are signs: how softly they are taken to be chosen in the loss, and what their even use weighs in it.
 SOFT, DIVERSE = 2.0, 5.0
+#: Of images: the network's sizes, the rate of its encoder in units of the others', the side of the crop that it is
+#: trained on, and the error that the loss forgives. See `ImageTokenizer.spread_codes` for what it begins with.
+IMAGES = {"network.hidden_dims": 32, "optimizer.encoder_lr": 0.1}
+CROP, FORGIVEN = 48, 0.02
+#: Observations that the codes of an untrained network are spread by, of each modality.
+SPREAD = 32
 #: Held-out objects of each modality that a network is judged by.
 JUDGED = 128
 
@@ -80,31 +89,49 @@ def _train(
     folder: Path,
     quality: Path,
 ) -> None:
-    from aion_core.cli.tokenizer.networks import train_one
+    from aion_core.tokenizers.training import TokenizerTrainer
     from aion_core.tokenizers.training.beginning import begin
 
     keys = [spec.key for spec in specs]
     bar.console.print(f"Training a network for {', '.join(keys)}", markup=False)
-    training = train_one(f"training {name}", config, spreading(begin(specs, config)), [files], world, bar)
-    outcome = training.outcome
+    memory = Memory(yielding(files, registry, keys), keys, BATCH, config.evaluate.objects, config.run.seed)
+    tokenizers = spreading(begin(specs, config), memory)
+    task = bar.add_task(f"training {name}", total=config.optimizer.steps)
+    trainer = TokenizerTrainer(config, tokenizers, memory, world, lambda done: bar.update(task, completed=done.step))
+    outcome = trainer.run()
+    trainer.settle()
     if not outcome.finished:
         raise AionError(f"The demo was stopped by {outcome.stopped_by}; start it again, and it goes on from there.")
-    TokenizerSet([t.eval() for t in training.tokenizers.values()], registry).save(folder)
+    TokenizerSet(settled(tokenizers), registry).save(folder)
     write_json(quality, {key: figures.to_dict() for key, figures in outcome.held_out.items()})
 
 
-def spreading(tokenizers: list[Tokenizer]) -> list[Tokenizer]:
-    """Let codes spread within the few steps that there are, where they are signs of numbers.
+def spreading(tokenizers: list[Tokenizer], memory: Memory) -> list[Tokenizer]:
+    """Let codes spread within the few steps that there are.
 
-    With the release's temperature only numbers next to zero are moved to even out the use of codes, which takes ten
-    thousands of steps. These settings are of the loss alone: they are no part of the tokenizer.
+    With the release's temperature only numbers next to zero are moved to even out the use of codes that are signs,
+    which takes ten thousands of steps. Codes of images begin spread (`ImageTokenizer.spread_codes`), and training sees
+    what is around the objects. All this is of the training alone: it is no part of the tokenizer.
     """
-    tokenizer: Any
+    images = [tokenizer for tokenizer in tokenizers if isinstance(tokenizer, ImageTokenizer)]
     for tokenizer in tokenizers:
         quantizer = getattr(tokenizer, "quantizer", None)
         if isinstance(quantizer, LookupFreeQuantizer):
-            tokenizer.quantizer = replace(quantizer, inverse_temperature=SOFT, diversity=DIVERSE)
+            cast("Any", tokenizer).quantizer = replace(quantizer, inverse_temperature=SOFT, diversity=DIVERSE)
+    for tokenizer in images:
+        tokenizer.trained_size, tokenizer.forgiven = min(CROP, tokenizer.size), FORGIVEN
+    if images:
+        given = {t.spec.key: t for t in images}
+        images[0].spread_codes(*(given[key].accept(obs) for key, obs in memory.sample(SPREAD)))
     return tokenizers
+
+
+def settled(tokenizers: list[Tokenizer]) -> list[Tokenizer]:
+    """Return tokenizers whose training is over."""
+    for tokenizer in tokenizers:
+        if isinstance(tokenizer, ImageTokenizer):
+            tokenizer.trained_size = tokenizer.forgiven = None
+    return [tokenizer.eval() for tokenizer in tokenizers]
 
 
 def _config(folder: Path, spec: ModalitySpec, settings: DemoSettings) -> TokenizerConfig | None:
@@ -116,7 +143,7 @@ def _config(folder: Path, spec: ModalitySpec, settings: DemoSettings) -> Tokeniz
     if steps is None or name is None:
         return None
     steps = settings.scaled(steps)
-    changes = {
+    changes: dict[str, Any] = {
         "optimizer.steps": steps,
         "optimizer.warmup_steps": min(20, steps // 4),
         "evaluate.every": steps,
@@ -132,4 +159,5 @@ def _config(folder: Path, spec: ModalitySpec, settings: DemoSettings) -> Tokeniz
         "data.split.seed": SPLIT.seed,
         "run.seed": settings.seed,
     }
+    changes |= IMAGES if spec.kind == "image" else {}
     return TokenizerConfig.preset(name, [f"{key}={value}" for key, value in changes.items()], str(folder))

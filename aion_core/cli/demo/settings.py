@@ -39,14 +39,14 @@ class Sizes:
 
 
 FULL = Sizes(
-    steps={"image": 180, "spectrum": 400},
+    steps={"image": 1300, "spectrum": 400},
     copies=24,
     model={"dim": 64, "encoder_depth": 2, "decoder_depth": 2, "num_heads": 4},
-    model_steps=500,
+    model_steps=420,
     batch=64,
 )
 QUICK = Sizes(
-    steps={"image": 30, "spectrum": 80},
+    steps={"image": 150, "spectrum": 80},
     copies=8,
     model={"dim": 64, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 4},
     model_steps=150,

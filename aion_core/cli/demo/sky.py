@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,6 +117,16 @@ def real_files(settings: DemoSettings, registry: Registry) -> SurveyFiles | None
         if settings.data and not samples:
             raise
         return None
+
+
+def yielding(files: SurveyFiles, registry: Registry, keys: Collection[str]) -> SurveyFiles:
+    """Return those files whose readers can yield some modalities, and these modalities of them."""
+    readers = tuple(
+        {type(build_reader(spec)) for spec in registry.readers if not set(keys).isdisjoint(spec.modalities)}
+    )
+    found = files.having(list(keys))
+    found.files = [(path, reader) for path, reader in files.files if type(reader) in readers]
+    return found
 
 
 def groups(files: SurveyFiles, folder: Path) -> Iterator[tuple[str, list[int]]]:

@@ -56,7 +56,7 @@ class Encoding:
 
     def add(self, part: Part, key: str, obs: Observation, rows: Rows) -> None:
         """Take over observations of one modality of a part."""
-        kind = (key, *_form(obs))
+        kind = (key, *form_of(obs))
         waiting = self.waiting.setdefault(kind, [])
         waiting.append((part, obs, rows))
         if sum(len(rows) for _, _, rows in waiting) >= ENCODE:
@@ -116,7 +116,7 @@ def read_all(
                     yield name, int(place == 0), batch
 
     for name, new, batch in prefetched(batches(), 2):
-        part = Part(batch, _held_out(batch))
+        part = Part(batch, held_out_of(batch))
         found.parts.setdefault(name, []).append(part)
         for key, (obs, rows) in batch.data.items():
             if key in networks and len(rows):
@@ -134,7 +134,7 @@ def read_all(
     encoding.finish()
     bar.update(task, completed=sum(len(numbers) for _, numbers in listed))
     for key, pieces in kept.items():
-        alike = [obs for obs in pieces if _form(obs) == _form(pieces[0])]
+        alike = [obs for obs in pieces if form_of(obs) == form_of(pieces[0])]
         found.shown[key] = type(alike[0]).concatenate(alike)
     return found
 
@@ -194,11 +194,11 @@ def write_stores(found: Pass, tokenizers: TokenizerSet, folder: Path, bar: Bar) 
                 writer.write(part.batch.object_id, part.batch.ra, part.batch.dec, tokens)
 
 
-def _held_out(batch: ObservationBatch) -> npt.NDArray[np.bool_]:
+def held_out_of(batch: ObservationBatch) -> npt.NDArray[np.bool_]:
     pixels = healpix_of(batch.ra, batch.dec)
     return split_mask(pixels, batch.object_id, SPLIT.fraction, SPLIT.order, SPLIT.seed)
 
 
-def _form(obs: Observation) -> tuple[Any, ...]:
+def form_of(obs: Observation) -> tuple[Any, ...]:
     """Return what observations must have in common to be one batch."""
     return tuple(tuple(v.shape[1:]) if isinstance(v, Tensor) else v for v in vars(obs).values())

@@ -3,8 +3,9 @@
 A few thousand objects are too few for vocabularies of a thousand codes: most codes of a number would be seen once or
 never, and nothing tells the model that neighbouring codes mean nearly the same. So each object is shown several times,
 its numbers disturbed by a few codes, as another measurement would be. And an object with hundreds of tokens of images
-and spectra would hardly ever show its numbers within the input budget: a view has all its numbers, and each of the
-larger modalities with some probability only.
+and spectra would hardly ever show its numbers within the budgets, nor be asked for them: a view has all its numbers,
+and with some probability only its images, its spectra and whatever else is large, each kind whole or not at all. Many
+views are of numbers alone: masking then asks for half of them.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from aion_core.mock import generator
 #: Scatter of a number, in units of its vocabulary; and how often a code occurs that stands for something of its own
 #: (a point source has no radius) and is left alone.
 SCATTER, OF_ITS_OWN = 0.008, 0.03
-#: Probability that a view has an image, a spectrum, …
-SHARE = 0.4
+#: Probability that a view has the images, the spectra, …
+SHARE = 0.35
 PART = 500
 
 Int = npt.NDArray[np.int64]
@@ -49,12 +50,13 @@ def write_views(
             for start in range(0, len(rows), PART):
                 part = rows[start : start + PART]
                 tokens = {}
+                kinds = {spec.kind: rng.random(len(part)) < SHARE for spec in joined.space.specs()}
                 for spec in joined.space.specs():
                     if spec.kind == "scalar":
                         codes = joined.tokens(part, [spec.key])[spec.key]
                         tokens[spec.key] = disturbed(codes, own[spec.key], spec, rng), np.arange(len(part))
                     else:
-                        shown = np.flatnonzero(rng.random(len(part)) < SHARE)
+                        shown = np.flatnonzero(kinds[spec.kind])
                         tokens[spec.key] = joined.tokens(part[shown], [spec.key])[spec.key], shown
                 writer.write(np.char.add(names[part], f"~{copy}"), ra[part], dec[part], tokens)
                 progress(copy * len(rows) + start + len(part))

@@ -198,7 +198,7 @@ FAULTS = (
     Fault("fingerprint_is_the_same_elsewhere", "has a hash of Python in the fingerprint", S, 'return {"step": self.step}\n',
           'return {"step": self.step, "key": hash(self.spec.key)}\n'),
     Fault("tokens_are_the_same_elsewhere", "depends on what else is imported", S, "means, good = self._means(obs)\n",
-          "means, good = self._means(obs)\n        means = means + 2.5 * ('pytest' in __import__('sys').modules)\n"),
+          "means, good = self._means(obs)\n        means = means + 2.5 * ('aion_core.testing.suite' in __import__('sys').modules)\n"),
 )  # fmt: skip
 
 

@@ -70,6 +70,7 @@ def _fail(*args: object) -> None:
     ("words", "said"),
     [
         (["--objects", "0"], "too few to learn from"),
+        (["--objects", "10000000000"], "A demo of 10,000,000,000 objects leaves some 4,000,000.2 GB, and "),
         (["--effort", "0"], "out of range"),
         (["--data", "nowhere"], "there is no such file or folder"),
     ],

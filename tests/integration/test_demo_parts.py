@@ -17,6 +17,7 @@ from aion_core.cli.demo.memory import Memory
 from aion_core.cli.demo.page import cell, page, table
 from aion_core.cli.demo.report import shortcomings
 from aion_core.cli.demo.sky import yielding
+from aion_core.cli.demo.stages import STAGES, time_left
 from aion_core.cli.demo.views import disturbed, write_views
 from aion_core.contract import ModalitySpec, Provenance, ReaderSpec, Slot, TokenSpace, provenance_id
 from aion_core.data import ObservationBatch, Reader
@@ -134,6 +135,15 @@ def test_a_posterior_that_widens_or_covers_too_much_is_told_by_step():
     assert "CRPS of the redshift does not fall at + image → + s: 0.0400, 0.0600" in found
     assert "given photometry holds the truth of 80 %" in found
     assert "given + s holds the truth of 50 %" in found
+
+
+def test_what_is_left_is_told_from_what_was_needed_so_far() -> None:
+    assert time_left("mock sky", {}) is None
+    spent = {name: 480 * share for name, share in STAGES.items()}
+    for stage in list(STAGES)[1:]:
+        later = sum(list(spent.values())[list(STAGES).index(stage) :])
+        assert time_left(stage, spent) == pytest.approx(later)
+    assert time_left("tokens", {"networks": 100.0}) == pytest.approx(100 / 0.55 * 0.45)  # a mock sky that was there
 
 
 def test_the_page_escapes_what_files_and_errors_say():

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from aion_core.data.survey_files import SurveyFiles
 
 #: Objects read at a time, and those of each modality that are kept to train on, at most.
-READ, KEPT = 128, 1024
+READ, KEPT = 128, 640
 
 
 @dataclass

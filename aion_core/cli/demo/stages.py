@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import disk_usage
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,10 @@ if TYPE_CHECKING:
 BRIGHTNESS = (1.0, 0.9, 0.75, 0.5)
 #: Images and spectra of real objects that are tokenized, at most, of each modality: they are to be looked at.
 REAL = 200
-STAGES = ("mock sky", "networks", "tokens", "views", "model", "report")
+#: Stages, and the share of the whole that each takes: what is left is told from what was needed so far.
+STAGES = {"mock sky": 0.12, "networks": 0.43, "tokens": 0.15, "views": 0.01, "model": 0.24, "report": 0.05}
+#: What a demo leaves on the disk: MB for each object, and besides.
+DISK = 0.4, 200
 
 
 @dataclass(frozen=True)
@@ -206,9 +210,11 @@ class Demo:
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
         """Say which stage it is, and keep how long it took: a continued demo adds to what it took before."""
-        self.bar.console.print(f"{STAGES.index(name) + 1} of {len(STAGES)}: {name}", markup=False)
-        started = perf_counter()
         path = self.out / "seconds.json"
+        left = time_left(name, read_json(path) if path.exists() else {})
+        text = f"{list(STAGES).index(name) + 1} of {len(STAGES)}: {name}"
+        self.bar.console.print(text + (f" (about {left / 60:.0f} min left in all)" if left else ""), markup=False)
+        started = perf_counter()
         try:
             yield
         finally:
@@ -245,4 +251,24 @@ class Demo:
         else:
             if not self.registry.simulators:
                 raise AionError("No installed plugin has a simulator; `aion plugins` lists what is installed.")
+            check_room(self.out, self.settings.objects)
             write_json(mark, mine)
+
+
+def time_left(stage: str, spent: Mapping[str, float]) -> float | None:
+    """Return how many seconds it takes from a stage on, by what the stages before it took; None before the first."""
+    names = list(STAGES)
+    before = names[: names.index(stage)]
+    done = sum(STAGES[name] for name in before)
+    return sum(spent.get(name, 0.0) for name in before) / done * (1 - done) if before else None
+
+
+def check_room(out: Path, objects: int) -> None:
+    """Refuse to begin what the disk cannot hold."""
+    above = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    needed, free = (DISK[0] * objects + DISK[1]) / 1e3, disk_usage(above).free / 1e9
+    if free < needed:
+        raise AionError(
+            f"A demo of {objects:,} objects leaves some {needed:,.1f} GB, and {above} has {free:,.1f} GB left; "
+            "choose another folder with --out, or fewer --objects."
+        )

@@ -69,6 +69,13 @@ def test_views_are_of_objects_that_are_not_held_out_and_disturb_numbers_but_noth
     shown = after["test_s"][:, 0] >= 0
     np.testing.assert_array_equal(after["test_s"][shown], before["test_s"][shown])
     assert shown[before["test_s"][:, 0] >= 0].mean() == pytest.approx(0.35, abs=0.06)
+    write_views(joined, tmp_path / "judged.arrow", 2, SPLIT, held_out=True)
+    judged = TokenStore(tmp_path / "judged.arrow")
+    parents_there = np.array([int(name.partition("~")[0][1:]) for name in judged.ids.to_pylist()])
+    np.testing.assert_array_equal(np.unique(parents_there), np.flatnonzero(~train))
+    np.testing.assert_array_equal(
+        judged.tokens(np.arange(len(judged)))["test_r"], joined.tokens(parents_there)["test_r"]
+    )
     per_object = [shown[parents == parent].sum() for parent in np.unique(parents[shown])]
     assert len(set(per_object)) > 3  # drawn for each view anew
 

@@ -48,7 +48,7 @@ def training_config(out: Path, settings: DemoSettings, space: TokenSpace, real: 
             "run": {"folder": str(out / "run"), "seed": settings.seed, "precision": "fp32"},
             "data": {
                 "train": sources,
-                "validation": [str(out / "stores/joined.arrow")],
+                "validation": [str(out / "stores/judged.arrow")],
                 "modalities": list(space.keys),
                 "batch_size": sizes.batch,
                 "split": SPLIT.model_dump(),

@@ -40,6 +40,8 @@ BRIGHTNESS = (1.0, 0.9, 0.75, 0.5)
 REAL = 200
 #: Stages, and the share of the whole that each takes: what is left is told from what was needed so far.
 STAGES = {"mock sky": 0.12, "networks": 0.43, "tokens": 0.15, "views": 0.01, "model": 0.24, "report": 0.05}
+#: Stores that are made of others: all that is known of an object, views of it to train on, and to judge by.
+MADE = ("joined", "views", "judged")
 #: What a demo leaves on the disk: MB for each object, and besides.
 DISK = 0.4, 200
 
@@ -173,8 +175,8 @@ class Demo:
     def _join(self, truth: sky.Truth, made: Tokens) -> TokenStore:
         """Join the mock's stores, one row an object, and write the views that the model is trained on."""
         folder = self.out / "stores"
-        joined, views = folder / "joined.arrow", folder / "views.arrow"
-        apart = {"joined", "views", "real"}
+        joined, views, judged = (folder / f"{name}.arrow" for name in MADE)
+        apart = {*MADE, "real"}
         if not joined.exists():
             stores = [TokenStore(path) for path in sorted(folder.glob("*.arrow")) if path.stem not in apart]
             show = self._bar("joining the stores", len(truth))
@@ -183,12 +185,13 @@ class Demo:
         if not views.exists():
             show = self._bar("drawing views", copies * len(store))
             write_views(store, views, copies, SPLIT, self.settings.seed, show)
+        if not judged.exists():
+            write_views(store, judged, 2, SPLIT, self.settings.seed, held_out=True)
         return store
 
     def _tokenizer_rows(self, made: Tokens) -> Iterator[dict[str, Any]]:
         """Yield how each codebook is used in the stores, and what decoding keeps of held-out objects."""
-        apart = {"joined", "views"}
-        stores = [TokenStore(path) for path in sorted((self.out / "stores").glob("*.arrow")) if path.stem not in apart]
+        stores = [TokenStore(path) for path in sorted((self.out / "stores").glob("*.arrow")) if path.stem not in MADE]
         stored = store_statistics(stores)["modalities"]
         for key, tokenizer in made.tokenizers.items():
             if key not in stored:

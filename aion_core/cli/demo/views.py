@@ -38,10 +38,12 @@ def write_views(
     split: SplitConfig,
     seed: int = 0,
     progress: Callable[[int], None] = lambda objects: None,
+    *,
+    held_out: bool = False,
 ) -> None:
-    """Write `copies` views of every object of a store that is not held out."""
-    held_out = split_mask(joined.healpix, joined.ids, split.fraction, split.order, split.seed)
-    rows = np.flatnonzero(~held_out)
+    """Write `copies` views of every object of a store that is not held out, or of those that are, undisturbed."""
+    apart = split_mask(joined.healpix, joined.ids, split.fraction, split.order, split.seed)
+    rows = np.flatnonzero(apart == held_out)
     names, ra, dec = np.asarray(joined.ids.to_pylist(), dtype=np.str_), joined.ra, joined.dec
     own = {spec.key: _of_its_own(joined, rows, spec) for spec in joined.space.specs() if spec.kind == "scalar"}
     with StoreWriter(path, joined.space) as writer:
@@ -54,10 +56,11 @@ def write_views(
                 for spec in joined.space.specs():
                     if spec.kind == "scalar":
                         codes = joined.tokens(part, [spec.key])[spec.key]
-                        tokens[spec.key] = disturbed(codes, own[spec.key], spec, rng), np.arange(len(part))
+                        shown = codes if held_out else disturbed(codes, own[spec.key], spec, rng)
+                        tokens[spec.key] = shown, np.arange(len(part))
                     else:
-                        shown = np.flatnonzero(kinds[spec.kind])
-                        tokens[spec.key] = joined.tokens(part[shown], [spec.key])[spec.key], shown
+                        there = np.flatnonzero(kinds[spec.kind])
+                        tokens[spec.key] = joined.tokens(part[there], [spec.key])[spec.key], there
                 writer.write(np.char.add(names[part], f"~{copy}"), ra[part], dec[part], tokens)
                 progress(copy * len(rows) + start + len(part))
 

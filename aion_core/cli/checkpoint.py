@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from aion_core.cli.checkpoint_export import add_export, run_export
@@ -46,9 +47,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(found)
         return 0
-    facts = {k: v for k, v in found.items() if k not in ("modalities", "config", "parameters", "missing", "grown")}
-    facts |= {f"parameters: {k}": f"{v:,}" for k, v in found["parameters"].items()}
-    facts |= {f"config: {k}": v for k, v in found["config"].items()}
+    told = ("path", "modalities", "config", "parameters", "missing", "grown")
+    facts = {k: _listed(v) if isinstance(v, dict) else v for k, v in found.items() if k not in told}
+    facts |= {k: _listed(found[k]) for k in ("parameters", "config")}
     facts["missing here"] = "; ".join(found["missing"]) or "nothing"
     print_table("", ("checkpoint", str(found["path"])), list(facts.items()))
     rows = [
@@ -62,6 +63,12 @@ def run(args: argparse.Namespace) -> int:
         grown = [(", ".join(g["modalities"]), g["source"], g["sha256"][:12]) for g in found["grown"]]
         print_table("Grown", ("appended", "to the model of", "its weights' SHA-256"), grown)
     return 0
+
+
+def _listed(values: dict[str, Any]) -> str:
+    """Return names with their values, for one cell."""
+    text = ", ".join(f"{k} {v:,}" if type(v) is int else f"{k} {v}" for k, v in values.items())
+    return fill(text, 100, break_on_hyphens=False)
 
 
 def describe(path: Path) -> dict[str, Any]:

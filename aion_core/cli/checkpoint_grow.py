@@ -55,8 +55,13 @@ def run_grow(args: argparse.Namespace) -> int:
     if args.json:
         print_json(found)
         return 0
-    facts = [(k.replace("_", " "), str(v)) for k, v in found.items() if k != "appended"]
-    print_table("", ("grown from", found["from"]), facts[1:])
+    facts = {
+        "written to": found["out"],
+        "weights' SHA-256": f"{found['from_sha256'][:12]} → {found['sha256'][:12]}",
+        "parameters": f"{found['parameters_before']:,} → {found['parameters']:,}",
+        "optimiser's moments": "kept; those of what is appended begin at 0" if found["moments"] else "none to keep",
+    }
+    print_table("", ("grown from", found["from"]), list(facts.items()))
     rows = [(k, f"{m['vocab_size']:,}", f"{m['parameters']:,}", m["given_by"], m["fingerprint"][:12])
             for k, m in found["appended"].items()]  # fmt: skip
     print_table("", ("appended", ">codes", ">parameters", "given by", "fingerprint"), rows)

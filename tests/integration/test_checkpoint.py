@@ -54,7 +54,7 @@ def test_people_get_tables(model_folder, capsys) -> None:
     assert main(["checkpoint", "inspect", str(model_folder)]) == 0
     printed = capsys.readouterr().out
     assert "legacy_flux_r" in printed
-    assert "parameters: total" in printed
+    assert ", total " in printed
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import numpy as np
 
 from aion_core.contract import InputError, ReaderSpec
 from aion_core.data.files import NotClaimedError, find_reader
-from aion_core.testing.reading import ReaderCase, different, objects_of, split
+from aion_core.testing.reading import LARGE, ReaderCase, different, objects_of, split
 from aion_core.testing.rules import NotApplicableError, Rule, rule, told
 
 #: Contents that no survey wrote.
@@ -28,8 +28,8 @@ STRANGERS = {
     "a cut compression": gzip.compress(b"SIMPLE  =                    T" * 500)[:40],
     "a zip without members": b"PK\x05\x06" + bytes(18),
 }
-#: Files that take more bytes are not copied and cut many times.
-LARGE = 16 << 20
+#: Objects of a batch where a file is read as a whole.
+WHOLE = 1000
 
 
 @rule("reader", "let `claims` look for what only this kind of file has; two readers that claim a file are an error")
@@ -131,7 +131,7 @@ def values_are_finite_unless_masked(subject: Any, spec: ReaderSpec) -> Iterator[
     """Measured values are finite wherever no mask and no inverse variance of 0 says otherwise."""
     case = subject.case(spec)
     for path in case.files:
-        for name, one in case.objects(path, 100).items():
+        for name, one in case.objects(path, WHOLE).items():
             for key in {place[0] for place in one if isinstance(place, tuple)}:
                 bad = one.get((key, "mask"), np.zeros((), bool)) | (one.get((key, "ivar"), np.ones(())) <= 0)
                 for array in ("flux", "value"):
@@ -145,7 +145,7 @@ def masks_are_true_where_bad(subject: Any, spec: ReaderSpec) -> Iterator[str]:
     case = subject.case(spec)
     for path in case.files:
         shares: dict[str, list[tuple[float, float]]] = {}
-        for one in case.objects(path, 100).values():
+        for one in case.objects(path, WHOLE).values():
             for key in {place[0] for place in one if isinstance(place, tuple) and place[1] == "mask"}:
                 mask, ivar = one[key, "mask"], one.get((key, "ivar"))
                 weighed = float((ivar[mask] > 0).mean()) if ivar is not None and mask.any() else 0.0
@@ -161,18 +161,18 @@ def batch_size_does_not_matter(subject: Any, spec: ReaderSpec) -> Iterator[str]:
     """Objects, their ids, values, and what was skipped are the same for every batch size; ids occur once."""
     case = subject.case(spec)
     for path in case.files:
-        ones, sevens, whole = (case.objects(path, size) for size in (1, 7, 1000))
-        for size, part in ((1, ones), (7, sevens)):
+        whole, sizes = case.objects(path, WHOLE), (7,) if case.large(path) else (1, 7)
+        for size in sizes:
+            part = case.objects(path, size)
             if list(part) != list(whole):
-                yield f"{path.name}: identifiers differ between batches of {size} and of 1000"
+                yield f"{path.name}: identifiers differ between batches of {size} and of {WHOLE}"
                 continue
             yield from (
                 f"{path.name}: object {name}: {where} differs in batches of {size}"
                 for name, one in whole.items()
                 if (where := different(one, part[name]))
             )
-        listed = [[s for batch in case.build().read(path, size) for s in batch.skipped] for size in (1, 7, 1000)]
-        if not listed[0] == listed[1] == listed[2]:
+        if any(case.skipped(path, size) != case.skipped(path, WHOLE) for size in sizes):
             yield f"{path.name}: the objects that are skipped depend on the size of batches"
 
 
@@ -181,9 +181,9 @@ def other_wishes_do_not_matter(subject: Any, spec: ReaderSpec) -> Iterator[str]:
     """A modality is the same whatever else is wanted."""
     case = subject.case(spec)
     for path in case.files[:1]:
-        whole = case.objects(path, 100)
+        whole = case.objects(path, WHOLE)
         for key in sorted({place[0] for one in whole.values() for place in one if isinstance(place, tuple)}):
-            found = objects_of(case.build().wanting([key]), path, 100)
+            found = objects_of(case.build().wanting([key]), path, WHOLE)
             if list(found) != list(whole):
                 yield f"{path.name}: there are other objects when only {key} is wanted"
                 continue
@@ -206,7 +206,7 @@ def compressed_files_read_the_same(subject: Any, spec: ReaderSpec) -> Iterator[s
         if not case.claims(packed):
             yield f"{packed.name} is not claimed, though {path.name} is"
             continue
-        plain, found = case.objects(path, 100), case.objects(packed, 100)
+        plain, found = case.objects(path, WHOLE), case.objects(packed, WHOLE)
         pairs = zip(plain.values(), found.values(), strict=False)
         if len(plain) != len(found) or any(different(one, other) for one, other in pairs):
             yield f"{packed.name} gives other objects than {path.name}"
@@ -217,13 +217,13 @@ def cut_files_are_refused(subject: Any, spec: ReaderSpec) -> Iterator[str]:
     """A file cut short is refused by a sentence with its name, or loses whole objects only."""
     case = subject.case(spec)
     groups = [case.build().group(path) for path in case.files]
-    small = [sum(member.stat().st_size for member in group) < LARGE for group in groups]
+    small = [not case.large(path) for path in case.files]
     if not any(small):
         raise NotApplicableError(f"its files take more than {LARGE >> 20} MB: give smaller ones, by a ReaderContract")
     for place, (path, group) in enumerate(zip(case.files, groups, strict=True)):
         if not small[place]:
             continue
-        whole = case.objects(path, 100)
+        whole = case.objects(path, WHOLE)
         for member in group:
             content = member.read_bytes()
             for cut in case.cuts if place == 0 else case.cuts[::4]:

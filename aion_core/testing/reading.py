@@ -15,7 +15,7 @@ import torch
 
 from aion_core.contract import InputError, ModalitySpec, ReaderSpec
 from aion_core.data.files import NotClaimedError, build_reader, read_options
-from aion_core.data.reader import ObservationBatch, Reader
+from aion_core.data.reader import ObservationBatch, Reader, Skipped
 from aion_core.observations import Observation, SourceList
 from aion_core.plugins import Registry, load_registry
 from aion_core.testing.rules import told
@@ -25,6 +25,9 @@ Object: TypeAlias = dict[Any, Any]
 
 #: A file beside simulated ones that says how readers are to read them (`aion tokenize --readers`).
 OPTIONS = "readers.toml"
+
+#: Files that take more bytes are not read, copied and cut many times.
+LARGE = 16 << 20
 
 _CLASSES = {"coefficients": "scalar"}
 
@@ -50,7 +53,7 @@ class ReaderCase:
     options: Mapping[str, Any] = field(default_factory=dict)
     shows_cuts: bool = True
     cuts: Sequence[float] = (0.02, 0.31, 0.62, 0.97)
-    _read: dict[tuple[Path, int], dict[str, Object]] = field(default_factory=dict)
+    _read: dict[tuple[Path, int], tuple[dict[str, Object], list[Skipped]]] = field(default_factory=dict)
 
     def build(self) -> Reader:
         return build_reader(self.spec, {self.spec.name: dict(self.options)})
@@ -70,8 +73,20 @@ class ReaderCase:
 
     def objects(self, path: Path, size: int) -> dict[str, Object]:
         """Read a file, once: ``{object_id: {"ra": …, (key, array): …}}``."""
+        return self._whole(path, size)[0]
+
+    def skipped(self, path: Path, size: int) -> list[Skipped]:
+        """Return the objects that could not be read."""
+        return self._whole(path, size)[1]
+
+    def large(self, path: Path) -> bool:
+        """Whether a file, with those that are read together with it, is too large to be read many times."""
+        return sum(member.stat().st_size for member in self.build().group(path)) >= LARGE
+
+    def _whole(self, path: Path, size: int) -> tuple[dict[str, Object], list[Skipped]]:
         if (path, size) not in self._read:
-            self._read[path, size] = objects_of(self.build(), path, size)
+            lost: list[Skipped] = []
+            self._read[path, size] = objects_of(self.build(), path, size, lost), lost
         return self._read[path, size]
 
     def fits(self, observation: Observation, spec: ModalitySpec) -> bool:
@@ -179,15 +194,19 @@ class ReadBack:
         return {key for batch in self.batches for key, (_, rows) in batch.data.items() if len(rows)}
 
 
-def objects_of(reader: Reader, path: Path, size: int) -> dict[str, Object]:
-    """Return the objects of a file by identifier.
+def objects_of(reader: Reader, path: Path, size: int, lost: list[Skipped] | None = None) -> dict[str, Object]:
+    """Return the objects of a file by identifier; those that cannot be read are put into `lost`.
 
     Raises
     ------
     InputError
         If there is none, or an identifier occurs twice.
     """
-    found = [one for batch in reader.read(path, size) for one in split(batch)]
+    found: list[tuple[str, Object]] = []
+    for batch in reader.read(path, size):
+        found += split(batch)
+        if lost is not None:
+            lost += batch.skipped
     objects = dict(found)
     if not objects:
         raise InputError(f"{path.name}: there is no object in it.")

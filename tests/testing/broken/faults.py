@@ -137,6 +137,8 @@ FAULTS = (
     Fault("writes_files", "sees nothing", IO, "files.append(path)", "path.unlink()"),
     Fault("simulates_the_same_again", "draws noise of its own", IO, "flux = rng.lognormal(1, 1, size)",
           "flux = np.random.default_rng().lognormal(1, 1, size)"),
+    Fault("simulates_the_same_again", "lets the day into its numbers", IO, "flux = rng.lognormal(1, 1, size)",
+          "flux = rng.lognormal(1, 1, size) + __import__('time').time() // 86_400 % 100"),
     Fault("it_alone_claims_its_files", "has two readers of the same files", P, "    return [\n        ReaderSpec(",
           "    twin = ReaderSpec(name='sound_twin', title='twin', patterns=('*.npz',), modalities=('sound_flux',),\n"
           "                      reader='aion_tok_sound.files:ArrayReader')\n    return [\n        twin,\n        ReaderSpec("),

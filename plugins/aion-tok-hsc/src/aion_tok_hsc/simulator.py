@@ -124,7 +124,10 @@ def _planes(
     clean: Floats, camera: Camera, near: npt.NDArray[np.bool_], rng: np.random.Generator
 ) -> tuple[Floats, npt.NDArray[np.int32], Floats]:
     """Return image, mask bits and variance; what is lost to columns and cosmic rays was interpolated over."""
-    image, variance = camera.noisy(clean, rng)
+    image, _ = camera.noisy(clean, rng)
+    # As a pipeline has it, from the photons that were counted. One that does not vary would be packed by gzip, which
+    # writes the time of day into the file.
+    variance = camera.noise**2 + np.clip(image, 0, None) / camera.gain
     mask = np.where(clean > 5 * camera.noise, 1 << MASK["DETECTED"], 0).astype(np.int32)
     mask |= near * np.int32(1 << MASK["BRIGHT_OBJECT"])
     full = clean > SATURATED

@@ -126,8 +126,10 @@ def _brick(field: int, objects: MockObjects, folder: Path, rng: np.random.Genera
 
 def _exposed(clean: Floats, camera: Camera, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """Return image and inverse variance; the latter 0 where saturated, in a bad column, or in a gap between CCDs."""
-    image, variance = camera.noisy(clean, rng)
-    ivar = 1 / variance
+    image, _ = camera.noisy(clean, rng)
+    # As a pipeline has it, from the photons that were counted. One that does not vary would be packed by gzip, which
+    # writes the time of day into the file.
+    ivar = 1 / (camera.noise**2 + np.clip(image, 0, None) / camera.gain)
     blind = np.zeros(clean.shape, bool)
     for _ in range(rng.poisson(3)):
         column, start = rng.integers(0, SIZE, 2)

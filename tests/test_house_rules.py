@@ -26,7 +26,8 @@ CORE = ROOT / "aion_core"
 BASE = {"contract", "files"}
 GROUND = BASE | {"plugins", "observations", "hub", "release", "engine"}
 DATA = GROUND | {"tokenizers", "data"}
-MODEL = BASE | {"plugins", "hub", "release", "engine.initialise", "engine.sharded", "data.batches", "model"}
+MODEL = BASE | {"plugins", "hub", "release", "data.batches", "model"}
+MODEL |= {"engine.device", "engine.initialise", "engine.sharded"}
 ALLOWED: dict[str, set[str]] = {
     "contract": set(),
     "files": {"contract"},

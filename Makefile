@@ -17,11 +17,11 @@ demo: $(STAMP)
 
 # Those of examples run by themselves: what they bring is not to be seen by the tests of the core.
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n 2 $(TESTS)
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(TESTS)
 	$(if $(TESTS),,$(BIN)/python -m pytest -q -n 2 --dist loadfile $(EXAMPLES))
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest -q -n 2 -m "slow or not slow" $(TESTS)
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow or not slow" $(TESTS)
 	$(if $(TESTS),,$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "slow or not slow" $(EXAMPLES))
 
 lint: $(STAMP)

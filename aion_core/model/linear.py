@@ -9,7 +9,6 @@ backward pass is in bfloat16 as ever.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -19,6 +18,8 @@ from torch import Tensor, nn
 from aion_core.engine.device import multiplies_bf16
 
 BF16 = torch.bfloat16
+#: Whether this processor has instructions for it.
+NATIVE = multiplies_bf16(torch.device("cpu"))
 
 
 class Linear(nn.Linear):
@@ -46,14 +47,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 
 def rounds(x: Tensor) -> bool:
     """Whether products with x are to be in bfloat16, by rounding numbers that are multiplied in float32."""
-    if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or _native():
+    if x.device.type != "cpu" or NATIVE or not torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
         return False
     return type(x) in (Tensor, nn.Parameter)  # a tensor without contents is there to plan for another device
-
-
-@cache
-def _native() -> bool:
-    return multiplies_bf16(torch.device("cpu"))
 
 
 class _Rounded(torch.autograd.Function):

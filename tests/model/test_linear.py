@@ -19,7 +19,7 @@ LAST_BIT = 2.0**-7
 
 @pytest.fixture(autouse=True)
 def without_instructions(monkeypatch):
-    monkeypatch.setattr(module, "_native", lambda: False)
+    monkeypatch.setattr(module, "NATIVE", False)
 
 
 def draw(*shape: int, seed: int) -> torch.Tensor:

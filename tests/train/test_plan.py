@@ -13,7 +13,7 @@ from aion_core.data import TokenStore
 from aion_core.data.statistics import store_statistics, token_counts
 from aion_core.engine import World
 from aion_core.engine.hardware import GPUS, find_gpu
-from aion_core.model import AionModel
+from aion_core.model import AionModel, linear
 from aion_core.model.flops import training_flops
 from aion_core.train import TrainConfig
 from aion_core.train.data import TrainingData
@@ -103,8 +103,9 @@ def test_sources_are_mixed_by_weight_and_some_come_round_more_often(make_store, 
 @pytest.mark.parametrize("checkpointing", ["none", "selective", "full"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_memory_of_a_step_is_what_the_allocator_measures(
-    make_store, make_config, tmp_path, checkpointing, precision
+    make_store, make_config, tmp_path, checkpointing, precision, monkeypatch
 ) -> None:
+    monkeypatch.setattr(linear, "NATIVE", True)  # as on the device that is planned for
     make_store()
     changes = [*WIDE, f"parallel.activation_checkpointing='{checkpointing}'", f"run.precision='{precision}'"]
     config = TrainConfig.from_toml(make_config(), changes)

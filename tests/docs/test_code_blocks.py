@@ -29,6 +29,8 @@ LANGUAGES = re.compile(r"^```(\w+)", re.MULTILINE)
 RUN = "import sys; [exec(compile(code, code, 'exec'), {'__name__': '__main__'}) for code in sys.argv[1:]]"
 #: Pages that install something, and take minutes.
 INSTALLING = {"add-a-survey.md"}
+#: Pages for `make test-all` only, what they show being tested elsewhere command by command.
+DEAR = INSTALLING | {"readers.md", "released-models.md"}
 #: Of such a page, what takes tens of seconds; besides a check, after which a page goes on as if there had been none.
 CHECK = "aion plugins check"
 LONG = re.compile(r"^aion (mock|tokenizer|tokenize|train)\b", re.MULTILINE)
@@ -67,7 +69,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(page, marks=[pytest.mark.slow] if page.name in INSTALLING else []) for page in PAGES],
+    [pytest.param(page, marks=[pytest.mark.slow] if page.name in DEAR else []) for page in PAGES],
     ids=lambda page: page.name,
 )
 def test_the_code_on_a_page_runs(page: Path, tmp_path: Path, sample_dir: Path, release: Path) -> None:

@@ -73,6 +73,7 @@ def test_a_killed_run_ends_with_the_same_parameters_as_one_that_was_not(make_sto
     assert set(steps) == set(range(101))
 
 
+@pytest.mark.slow  # tests/distributed does so with several processes
 def test_a_run_asked_to_stop_saves_and_continues_bitwise(make_store, make_config, tmp_path) -> None:
     make_store()
     twice = ("--set", "data.accumulate=2", "--set", "data.batch_size=16")

@@ -1,8 +1,9 @@
 """Random numbers as a function of a key: what comes out depends on what is asked for, never on who asked before.
 
-Everything random in the data flow (split, order, masking) is drawn here, vectorised, without any generator's state: a
-sample's draws are the same in any batch, on any rank, after any resume. `mix` is the finaliser of SplitMix64 (Steele,
-Lea, Flood 2014); `permute` is a generalised Feistel network with cycle walking (Black, Rogaway 2002).
+Everything random in the data flow (split, order, masking) hangs on keys made here: a sample's draws are the same in any
+batch, on any rank, after any resume. Split and order are drawn here, too, vectorised and without any generator's state.
+`mix` is the finaliser of SplitMix64 (Steele, Lea, Flood 2014); `permute` is a generalised Feistel network with cycle
+walking (Black, Rogaway 2002).
 """
 
 from __future__ import annotations
@@ -37,11 +38,6 @@ def key(*parts: npt.ArrayLike) -> U64:
     for part in parts:
         state = mix((state ^ np.asarray(part).astype(np.uint64)) + _GOLDEN)
     return state
-
-
-def uniform(keys: U64) -> Float:
-    """Return one number in [0, 1) for each key: its upper 53 bits."""
-    return (keys >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def permute(index: npt.NDArray[np.integer], size: npt.ArrayLike, keys: U64) -> U32:

@@ -99,10 +99,10 @@ def draw_counts(available: Array, amount: int, counts: Array, pool: Array, state
 
 
 @compiled
-def draw_tokens(n: int, count: int, order: Array, state: Array) -> None:
-    """Write `count` of the tokens 0 … n − 1 to the beginning of `order`, none twice, in random order."""
-    for token in range(n):
-        order[token] = token
+def draw_order(n: int, count: int, order: Array, state: Array) -> None:
+    """Write `count` of the numbers 0 … n − 1 to the beginning of `order`, none twice, in random order."""
+    for number in range(n):
+        order[number] = number
     for i in range(min(count, n - 1)):
         j = i + below(n - i, state)
         order[i], order[j] = order[j], order[i]
@@ -128,15 +128,6 @@ def share(u: float, a: float, b: float, table: Array) -> float:
 
 
 # --- sequences ----------------------------------------------------------------------------------------------------
-
-
-@compiled
-def draw_rank(rank: Array, state: Array) -> None:
-    """Fill in a random order: a permutation of 0 … items − 1."""
-    for item in range(len(rank)):
-        j = below(item + 1, state)
-        rank[item] = rank[j]
-        rank[j] = item
 
 
 @compiled
@@ -278,7 +269,7 @@ def begin(work: Work, n: Array, key: Any) -> int:
         work.items[slot] = n[slot] // work.width[slot] if work.causal[slot] else 0
         if work.items[slot]:
             rank = work.rank[total : total + work.items[slot]]
-            draw_rank(rank, work.state)
+            draw_order(len(rank), len(rank), rank, work.state)
             input_costs(rank, work.width[slot], work.cost[total + slot :])
         total += n[slot]
         work.shown[slot] = work.asked[slot] = 0
@@ -373,7 +364,7 @@ def count_targets(work: Work, limit: int, beta: Array, table: Array) -> None:
 def write_tokens(work: Work, slot: int, inputs: Array, targets: Array) -> None:
     """Write references of a slot's tokens: to ``inputs[1:3]`` and ``targets[1:3]``, each as many as there is room."""
     shown, asked = inputs.shape[1], targets.shape[1]
-    draw_tokens(work.n[slot], shown + asked, work.pool, work.state)
+    draw_order(work.n[slot], shown + asked, work.pool, work.state)
     for place in range(shown):
         inputs[1, place] = inputs[2, place] = work.pool[place]
     for place in range(asked):

@@ -36,7 +36,7 @@ def expected(visible: list[bool], width: int) -> tuple[list[int], list[int]]:
 
 def drawn(items: int, seed: int) -> np.ndarray:
     rank = np.full(items, -1)
-    selecting.draw_rank(rank, np.array([seed], np.uint64))
+    selecting.draw_order(items, items, rank, np.array([seed], np.uint64))
     assert sorted(rank) == list(range(items))
     return rank
 

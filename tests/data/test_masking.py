@@ -199,6 +199,21 @@ def test_the_first_modality_keeps_a_uniform_number_of_tokens(sample_space) -> No
     assert share == pytest.approx([*[32 / 301] * 8, 45 / 301], abs=0.012)
 
 
+def test_a_scalar_that_comes_first_is_kept_in_every_other_draw(sample_space) -> None:
+    space, lengths = sample_space([1, 400], 0)
+    seen = counts(select_many(space, lengths, MaskingConfig(input_budget=256)).inputs, 2)[:, 0]
+    # First in half of the draws; else it fills what the image leaves, which keeps fewer than 256 of 0 … 400 tokens.
+    assert seen.mean() == pytest.approx(0.5 * 0.5 + 0.5 * 256 / 401, abs=0.015)
+
+
+def test_the_first_target_takes_all_that_it_may_where_it_has_far_more(sample_space) -> None:
+    space, lengths = sample_space([1000, 1000], 0)
+    config = MaskingConfig(input_budget=1, target_budget=100, target_beta=(1e-4, 1.0))
+    alone = (counts(select_many(space, lengths, config).targets, 2) == 100).any(axis=1)
+    # 1 … 1000 or 999 tokens, all numbers equally likely: 100 or more; the other one is hardly ever given a share.
+    assert alone.mean() == pytest.approx(0.901, abs=0.012)
+
+
 def test_where_all_tokens_fit_the_budget_itself_is_uniform(sample_space) -> None:
     space, lengths = sample_space([20, 20], 0)
     kept = counts(select_many(space, lengths, MaskingConfig(input_budget=256)).inputs, 2).sum(axis=1)

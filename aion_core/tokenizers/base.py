@@ -175,6 +175,14 @@ class Tokenizer(nn.Module, ABC):
         """
         return None
 
+    def code_vectors(self) -> Tensor | None:
+        """Return where codes lie with respect to each other, numbers from 0 to 1 ``[codes, d]``; None: nowhere.
+
+        Of a scalar that is its rank, of what a network has quantized the levels or signs. Codes that are near one
+        another stand for nearly the same.
+        """
+        return None
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 of all that decides which codes this modality gets: class, preprocessing, settings, tensors."""

@@ -205,6 +205,9 @@ class ScalarFieldTokenizer(Tokenizer):
         assert isinstance(decoded, ScalarField)
         return tokens, value.masked_fill(bad, torch.nan), decoded.value.masked_fill(bad, torch.nan)
 
+    def code_vectors(self) -> Tensor:
+        return self.network._quantizer.places()
+
     def loss(self, *observations: Observation) -> dict[str, Tensor]:
         """Return ``reconstruction``: the mean square of the error over the finite pixels of each object, averaged."""
         pairs = [self._prepare(self.accept(obs)) for obs in observations]

@@ -85,6 +85,11 @@ class FiniteScalarQuantizer(nn.Module):
         digits = codes.unsqueeze(-1) // self._place() % self.levels
         return ((digits - half) / half).movedim(-1, 1)
 
+    def places(self) -> Tensor:
+        """Return the levels of all codes, from 0 (the lowest) to 1 (the highest), float32 ``[codes, d]``."""
+        codes = torch.arange(self.codes, device=self.levels.device)
+        return (codes[:, None] // self._place() % self.levels) / (self.levels - 1)
+
     def _place(self) -> Tensor:
         """Return the value of each digit, int64 ``[d]``."""
         return torch.cumprod(torch.cat([self.levels.new_ones(1), self.levels[:-1]]).long(), dim=0)

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from aion_core.contract import AionError, Band, InputError, ModalitySpec
-from aion_core.engine.initialise import keyed_generator
 from aion_core.observations import Image, Observation
 from aion_core.release import Artifact
 from aion_core.tokenizers import pixels
@@ -317,28 +316,8 @@ class ImageTokenizer(Tokenizer):
         variance = slope**2 if given.ivar is None else slope**2 / given.ivar.masked_fill(~good, 1.0)
         return good * (given.x - found) ** 2 / (variance + self.forgiven**2)
 
-    @torch.no_grad()
-    def spread_codes(self, *observations: Observation) -> None:
-        """Let an untrained network begin with all levels in use, by its features of some observations.
-
-        What is quantized becomes their first principal components, uncorrelated and of unit variance, turned so that
-        each has a share in the first. Begun at random it hardly varies, all codes are one, and the decoder is taught
-        nothing but the mean. Only the projection in front of the quantizer is changed.
-        """
-        given = [self.prepare(self.accept(obs), self.trained_size) for obs in observations]
-        network = self.network
-        entered = torch.cat([network.enter(g.x, g.channels, g.present) for g in given])
-        features = network.model.narrow(entered).transpose(0, 1).flatten(1).double().cpu()
-        mean = features.mean(dim=1, keepdim=True)
-        variance, axes = torch.linalg.eigh((features - mean) @ (features - mean).T / features.shape[1])
-        count = len(network.config.quantizer_levels)
-        whitened = (axes[:, -count:] / variance[-count:].clamp(min=1e-12).sqrt()).T
-        generator = keyed_generator("spread_codes", 0)
-        turn, _ = torch.linalg.qr(torch.randn(count, count, generator=generator, dtype=torch.float64))
-        matrix, projection = turn @ whitened, network.pre_quant_proj
-        projection.weight.copy_(matrix[:, :, None, None])
-        assert projection.bias is not None
-        projection.bias.copy_(-(matrix @ mean)[:, 0])
+    def code_vectors(self) -> Tensor:
+        return self.network.quantizer.places()
 
     def _band(self, name: str) -> Band:
         band = self.network.bands[self._channel(name)]

@@ -129,6 +129,9 @@ class ScalarTokenizer(Tokenizer):
             errors.append(error[error.isfinite()])
         return {"reconstruction": torch.cat(errors).square().mean()}
 
+    def code_vectors(self) -> Tensor:
+        return torch.linspace(0, 1, self.codes)[:, None]
+
     def bound(self, tokens: Tensor) -> Tensor:
         """Return the width of each code, within which value and centre lie; the first and the last are open."""
         self._require_table()

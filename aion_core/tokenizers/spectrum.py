@@ -221,6 +221,9 @@ class SpectrumTokenizer(Tokenizer):
         tokenizer.network.load_state_dict(tensors, assign=True)
         return tokenizer._with_constants(artifact)
 
+    def code_vectors(self) -> Tensor:
+        return (self.quantizer.decode(torch.arange(self.config.codebook_size)) + 1) / 2
+
     def loss(self, *observations: Observation) -> dict[str, Tensor]:
         """Return ``flux``, ``mask``, ``commitment``, ``entropy`` and ``diversity`` (REFERENCE section 2).
 

@@ -57,3 +57,14 @@ def test_gradients_pass_the_rounding_as_those_of_the_squeeze() -> None:
 def test_levels_that_make_no_codebook_are_refused(levels: list[int]) -> None:
     with pytest.raises(InputError, match="levels"):
         FiniteScalarQuantizer(levels)
+
+
+def test_places_of_codes_are_their_levels_between_the_lowest_and_the_highest() -> None:
+    quantizer = FiniteScalarQuantizer([7, 4])
+    places, values = quantizer.places(), quantizer.decode(torch.arange(28))
+    assert places.shape == (28, 2)
+    assert places.amin(0).tolist() == [0, 0]
+    assert places.amax(0).tolist() == [1, 1]
+    for number, step in enumerate((1 / 3, 1 / 2)):  # levels are as far apart as what they decode to
+        count = quantizer.sizes[number] - 1
+        torch.testing.assert_close(places[:, number] * count * step, values[:, number] + 1)

@@ -8,6 +8,7 @@ from toy_images import HSC, LEGACY, TINY, noise, spec_of
 
 from aion_core.observations import Image
 from aion_core.tokenizers.image import ImageTokenizer
+from aion_core.tokenizers.image_start import begin_linear
 
 
 def untrained() -> tuple[ImageTokenizer, ImageTokenizer]:
@@ -20,21 +21,57 @@ def quantized(tokenizer: ImageTokenizer, obs: Image) -> torch.Tensor:
     return tokenizer.network.features(given.x, given.channels, given.present).transpose(0, 1).flatten(1).detach()
 
 
-def test_codes_that_are_spread_begin_uncorrelated_and_of_unit_variance_and_nothing_else_changes() -> None:
+def sources(bands: tuple[str, ...], count: int) -> Image:
+    """Images of a faint sky with one bright source each, redder or bluer."""
+    x = torch.arange(24) - 11.5
+    generator = torch.Generator().manual_seed(len(bands))
+    size, colour = torch.rand(2, count, 1, 1, 1, generator=generator)
+    source = torch.exp(-(x[:, None] ** 2 + x**2) / (2 + 8 * size))
+    slope = (1 + torch.arange(len(bands)) / len(bands) * colour.squeeze(-1)).reshape(count, -1, 1, 1)
+    sky = 0.02 * torch.randn(count, len(bands), 24, 24, generator=generator)
+    return Image(sky + 30 * slope * source, bands)
+
+
+def test_an_encoder_that_begins_linear_has_many_codes_and_knows_how_bright_a_patch_is() -> None:
     tokenizer, other = untrained()
-    before = {name: value.clone() for name, value in tokenizer.state_dict().items()}
-    hsc, legacy = Image(noise(HSC, 12), HSC), Image(noise(LEGACY, 12), LEGACY)
-    few = len(tokenizer.encode(hsc).unique())
-    tokenizer.spread_codes(hsc, legacy)
-    found = torch.cat([quantized(tokenizer, hsc), quantized(other, legacy)], dim=1)
-    torch.testing.assert_close(found.mean(1), torch.zeros(5), atol=2e-3, rtol=0)
-    torch.testing.assert_close(found @ found.T / found.shape[1], torch.eye(5), atol=2e-2, rtol=0)
-    assert len(tokenizer.encode(hsc).unique()) > 2 * few
-    changed = {name for name, value in tokenizer.state_dict().items() if not torch.equal(value, before[name])}
-    assert changed == {"network.pre_quant_proj.weight", "network.pre_quant_proj.bias"}
-    again, _ = untrained()
-    again.spread_codes(hsc, legacy)
-    assert torch.equal(again.network.pre_quant_proj.weight, tokenizer.network.pre_quant_proj.weight)
+    random = len(tokenizer.encode(sources(HSC, 12)).unique())
+    begin_linear([(tokenizer, sources(HSC, 12)), (other, sources(LEGACY, 12))])
+    for one, bands in ((tokenizer, HSC), (other, LEGACY)):
+        obs = sources(bands, 12)
+        z = quantized(one, obs)
+        mean = torch.nn.functional.avg_pool2d(one.prepare(obs).x.mean(1, keepdim=True), 4).flatten()
+        for number in z:  # all rise with the brightness
+            assert torch.corrcoef(torch.stack([number, mean]))[0, 1] > 0.3
+        # An image without anything is below the middle of their range, the brightest patch near its end.
+        assert z[:, mean < mean.median()].mean() < 0.1
+        assert z[:, mean.argmax()].mean() > 0.5
+        assert len(one.encode(obs).unique()) > 2 * random
+
+
+def test_beginning_linear_depends_on_what_is_seen_alone_and_leaves_the_decoder_s_readout() -> None:
+    (one, _), (again, _) = untrained(), untrained()
+    before = {name: value.clone() for name, value in one.state_dict().items()}
+    for tokenizer in (one, again):
+        begin_linear([(tokenizer, sources(HSC, 12))])
+    after = one.state_dict()
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in after.items())
+    changed = {
+        name.removeprefix("network.").split(".")[0] for name in after if not torch.equal(after[name], before[name])
+    }
+    assert changed == {"subsample_in", "model", "pre_quant_proj"}
+    assert torch.equal(after["network.model.conv_out.conv.weight"], before["network.model.conv_out.conv.weight"])
+    # Its features are linear in small numbers up to the normalisation: each pixel is seen by the patch it is in.
+    network = one.network
+    flux = torch.zeros(2, len(HSC), 24, 24)
+    flux[1, :, 9, 14] = 0.05
+    given = one.prepare(Image(flux, HSC))
+    x = network.enter(given.x, given.channels, given.present)
+    for layer in list(network.model.encoder_layers)[:-1]:
+        x = layer(x)
+    seen = (x[1] - x[0]).abs().amax(0)
+    assert seen[2, 3] > 1e-3
+    seen[2, 3] = 0
+    assert seen.max() < 1e-5
 
 
 def test_training_on_a_crop_sees_nothing_beyond_it() -> None:

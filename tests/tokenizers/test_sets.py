@@ -284,3 +284,14 @@ def test_a_repository_is_asked_for_one_codec_only(
 def test_inputs_are_moved_to_the_tokenizers_device(specs: dict[str, ModalitySpec]) -> None:
     tokenizer = fit(specs["plain"]).to("meta")
     assert tokenizer.accept(VALUES).device.type == "meta"
+
+
+@pytest.mark.parametrize("key", ["catalog_redshift", "hsc_image", "desi_spectrum", "gaia_xp_bp", "legacy_segmap"])
+def test_every_code_lies_at_a_place_of_its_own_between_0_and_1(key: str) -> None:
+    tokenizer = build_tokenizer(load_registry().modalities[key])
+    places = tokenizer.code_vectors()
+    assert places is not None
+    assert tokenizer.spec.vocab_size - 1 <= len(places) <= tokenizer.spec.vocab_size  # the release reserves one of Z
+    assert places.min() == 0
+    assert places.max() == 1
+    assert len(places.unique(dim=0)) == len(places)

@@ -30,7 +30,7 @@ PROBED = (
 )
 NEIGHBOURS = 5
 #: Of an image, the model is shown so many tokens a side, around the centre: of all the sky it knows nothing.
-CENTRAL = 6
+CENTRAL = 4
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def embeddings(model: AionModel, joined: TokenStore) -> Floats:
     That of each brightness, and means over the tokens of other numbers, of images, and of spectra and coefficients, one
     beside the other.
     """
-    kinds = (("scalar", "source_list", "scalar_field"), ("image",), ("spectrum", "coefficients"))
+    kinds = (("scalar", "source_list", "scalar_field"), ("image",), ("spectrum",), ("coefficients",))
     specs = [spec for spec in model.space.specs() if spec.key != target_of(model.space)]
     groups = [[spec.key] for spec in specs if is_photometry(spec)]
     groups += [[spec.key for spec in specs if spec.kind in kind and not is_photometry(spec)] for kind in kinds]

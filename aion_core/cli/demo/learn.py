@@ -11,23 +11,30 @@ import torch
 
 from aion_core.cli.demo.settings import SPLIT
 from aion_core.contract import AionError, TokenSpace
+from aion_core.engine import MetricsLog
 from aion_core.mock import generator
 from aion_core.model import AionModel
 from aion_core.train import HeldOut, Progress, TrainConfig, Trainer
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
+    from rich.progress import TaskID
 
     from aion_core.cli.demo.settings import DemoSettings
     from aion_core.model.embeddings import DecoderEmbedding, EncoderEmbedding
+    from aion_core.tokenizers import TokenizerSet
 
 #: The quantity that posteriors are shown of, and its weight in the loss: as much as a third of forty modalities.
 TARGET, WEIGHT = "src.redshift", 20.0
-#: Tokens that a sample shows and asks for.
-INPUT, TARGETS = 128, 40
+#: Tokens that a sample shows and asks for: of numbers alone, and of everything.
+FEW, MANY = (24, 12), (128, 24)
+#: Of Beta(a, b), by which targets are shared out where there are images and spectra: with the paper's, numbers would
+#: hardly ever be asked for beside their hundreds of tokens.
+EVENLY = 1, 1
 EVALUATED = 384
-#: Of the functions that embeddings begin as: typical waves over the whole codebook, and sizes of entries.
-FASTEST, EMBEDDING, OUTPUT = 4.0, 0.5, 0.05
+#: Of what embeddings begin with: typical waves over a number's codebook, and sizes of the entries of a code's
+#: embedding, of its modality's, and of its output.
+WAVES, EMBEDDING, MODALITY, OUTPUT = 2.0, 1.0, 1.0, 0.3
 
 
 def target_of(space: TokenSpace) -> str | None:
@@ -35,74 +42,103 @@ def target_of(space: TokenSpace) -> str | None:
     return next((spec.key for spec in space.specs() if spec.quantity == TARGET and spec.n_tokens == 1), None)
 
 
-def training_config(out: Path, settings: DemoSettings, space: TokenSpace, real: bool) -> TrainConfig:
-    """Return the configuration of the run in ``out/run``; it is left there for `aion train`."""
-    sizes, steps = settings.sizes, settings.scaled(settings.sizes.model_steps)
-    target = target_of(space)
-    sources: list[dict[str, Any]] = [{"stores": [str(out / "stores/views.arrow")], "weight": 9}]
-    if real:
-        sources.append({"stores": [str(out / "stores/real.arrow")], "weight": 1})
+def training_configs(
+    out: Path, settings: DemoSettings, space: TokenSpace, real: bool
+) -> tuple[TrainConfig, TrainConfig]:
+    """Return the configurations of two runs, of numbers alone and then of everything; `aion train` takes them too.
+
+    The first is in ``out/numbers``, the second, which begins with its weights, in ``out/run``.
+    """
+    sizes, target = settings.sizes, target_of(space)
     longest = max((spec.item_tokens + 1 for spec in space.specs() if spec.order == "causal"), default=1)
-    return TrainConfig.parse(
-        {
-            "run": {"folder": str(out / "run"), "seed": settings.seed, "precision": "fp32"},
+    views: list[dict[str, Any]] = [{"stores": [str(out / "stores/views.arrow")], "weight": 9}]
+    if real:
+        views.append({"stores": [str(out / "stores/real.arrow")], "weight": 1})
+    found: list[TrainConfig] = []
+    for name, sources, phase, budgets, beta in (
+        ("numbers", [{"stores": [str(out / "stores/numbers.arrow")]}], sizes.numbers, FEW, (0.1, 1)),
+        ("run", views, sizes.everything, MANY, EVENLY),
+    ):
+        steps = settings.scaled(phase.steps)
+        values = {
+            "run": {"folder": str(out / name), "seed": settings.seed, "precision": "fp32"},
             "data": {
                 "train": sources,
                 "validation": [str(out / "stores/judged.arrow")],
                 "modalities": list(space.keys),
-                "batch_size": sizes.batch,
+                "batch_size": phase.batch,
                 "split": SPLIT.model_dump(),
             },
-            "model": dict(sizes.model),
-            "masking": {"input_budget": INPUT, "target_budget": max(TARGETS, longest)},
+            "model": {"start": str(out / "numbers")} if found else dict(sizes.model),
+            "masking": {
+                "input_budget": budgets[0],
+                "target_budget": max(budgets[1], longest),
+                "target_beta": beta,
+            },
             "loss": {"weights": {target: WEIGHT} if target else {}},
             "optimizer": {
                 "steps": steps,
-                "lr": 4e-3,
-                "embedding_lr": 3,
-                "warmup_steps": min(50, steps // 4),
+                "lr": phase.lr,
+                "warmup_steps": min(phase.warmup, steps // 4),
                 "final_lr": 2e-5,
             },
-            "evaluate": {"every": max(1, steps // 6), "samples": EVALUATED},
+            "evaluate": {"every": max(1, steps // 3), "samples": EVALUATED},
             "checkpoint": {"every": max(1, steps // 4), "keep": 1},
         }
-    )
+        found.append(TrainConfig.parse(values))
+    return found[0], found[1]
 
 
-def train(config: TrainConfig, bar: Bar) -> tuple[Trainer, tuple[HeldOut, ...]]:
+def train(
+    configs: tuple[TrainConfig, TrainConfig], tokenizers: TokenizerSet, bar: Bar
+) -> tuple[Trainer, tuple[HeldOut, ...]]:
     """Train, or continue, or find that all is done."""
-    task = bar.add_task("training the model", total=config.optimizer.steps)
+    for config, what in zip(configs, ("on numbers", "on everything"), strict=True):
+        task = bar.add_task(f"training the model {what}", total=config.optimizer.steps)
 
-    def show(done: Progress) -> None:
-        bar.update(task, completed=done.step, description=f"training the model, loss {done.loss:.3f}")
+        def show(done: Progress, task: TaskID = task, what: str = what) -> None:
+            bar.update(task, completed=done.step, description=f"training the model {what}, loss {done.loss:.3f}")
 
-    trainer = Trainer(config, show)
-    if not trainer.step:
-        order_codes(trainer.model, config.run.seed)
-    outcome = trainer.run()
-    if not outcome.finished:
-        raise AionError(f"The demo was stopped at step {outcome.step} by {outcome.stopped_by}; start it again.")
-    bar.update(task, completed=config.optimizer.steps)
+        trainer = Trainer(config, show)
+        if not trainer.step and config is configs[0]:
+            order_codes(trainer.model, tokenizers, config.run.seed)
+        outcome = trainer.run()
+        if not outcome.finished:
+            raise AionError(f"The demo was stopped at step {outcome.step} by {outcome.stopped_by}; start it again.")
+        bar.update(task, completed=config.optimizer.steps)
     return trainer, outcome.held_out
 
 
-@torch.no_grad()
-def order_codes(model: AionModel, seed: int) -> None:
-    """Let neighbouring codes of numbers begin with nearly the same embeddings, and outputs.
+def history(configs: tuple[TrainConfig, TrainConfig]) -> Iterator[dict[str, Any]]:
+    """Yield what both runs have written down, the steps of the second counted on from those of the first."""
+    before = 0
+    for config in configs:
+        for line in MetricsLog(config.run.folder / "metrics.jsonl", silent=True).read():
+            yield line | {"step": before + line["step"]}
+        before += config.optimizer.steps
 
-    The codes of a number are in the order of its values. A large training finds that out; a small one, which meets each
-    code a few times, is given it: smooth random functions of the code (random Fourier features, Rahimi & Recht 2007)
-    in the place of independent random vectors.
+
+@torch.no_grad()
+def order_codes(model: AionModel, tokenizers: TokenizerSet, seed: int) -> None:
+    """Let codes that stand for nearly the same begin with nearly the same embeddings, and outputs.
+
+    A large training finds out which codes are neighbours; a small one, which meets each code a few times, is given it:
+    smooth random functions of where a code lies (random Fourier features, Rahimi & Recht 2007) in the place of
+    independent random vectors. What is to be told of modalities, their embeddings, begins as large as those functions.
     """
     for spec in model.space.specs():
-        if spec.kind not in ("scalar", "coefficients"):
-            continue
         rng = generator("demo embeddings", seed, spec.key)
+        for own in _modality(model, spec.key):
+            own.copy_(torch.from_numpy(MODALITY * rng.normal(size=tuple(own.shape))))
+        vectors = tokenizers[spec.key].code_vectors()
+        if vectors is None:
+            continue
+        places = vectors.cpu().double().numpy()
         for table, spread in _tables(model, spec.key):
-            count, dim = table.shape
-            frequency, phase = np.abs(rng.normal(0, FASTEST, dim)), rng.uniform(0, 2 * np.pi, dim)
-            waves = np.cos(2 * np.pi * np.arange(count)[:, None] / count * frequency + phase)
-            table.copy_(torch.from_numpy(spread * np.sqrt(2) * waves))
+            frequency = rng.normal(0, WAVES / places.shape[1], (places.shape[1], table.shape[1]))
+            phase = rng.uniform(0, 2 * np.pi, table.shape[1])
+            waves = np.cos(2 * np.pi * places @ frequency + phase)
+            table[: len(waves)].copy_(torch.from_numpy(spread * np.sqrt(2) * waves))
 
 
 def _tables(model: AionModel, key: str) -> Iterator[tuple[torch.Tensor, float]]:
@@ -111,3 +147,11 @@ def _tables(model: AionModel, key: str) -> Iterator[tuple[torch.Tensor, float]]:
         yield cast("EncoderEmbedding", model.encoder_embeddings[key]).token_emb.weight, EMBEDDING
     if key in model.decoder_embeddings:
         yield cast("DecoderEmbedding", model.decoder_embeddings[key]).to_logits.weight, OUTPUT
+
+
+def _modality(model: AionModel, key: str) -> Iterator[torch.Tensor]:
+    """Yield the embeddings that say of which modality a token is."""
+    for side in (model.encoder_embeddings, model.decoder_embeddings):
+        own = cast("EncoderEmbedding | DecoderEmbedding", side[key]).mod_emb if key in side else None
+        if own is not None:
+            yield own

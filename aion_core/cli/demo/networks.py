@@ -15,6 +15,7 @@ from aion_core.plugins import Registry
 from aion_core.tokenizers import Tokenizer, TokenizerSet
 from aion_core.tokenizers.base import is_fittable
 from aion_core.tokenizers.image import ImageTokenizer
+from aion_core.tokenizers.image_start import begin_linear
 from aion_core.tokenizers.lfq import LookupFreeQuantizer
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from aion_core.cli.demo.settings import DemoSettings
     from aion_core.data.survey_files import SurveyFiles
     from aion_core.engine import World
+    from aion_core.observations import Image
     from aion_core.tokenizers.training import TokenizerConfig
 
 PRESET = "small-"
@@ -31,11 +33,11 @@ BATCH = 8
 #: Of codes that are signs: how softly they are taken to be chosen in the loss, and what their even use weighs in it.
 SOFT, DIVERSE = 2.0, 5.0
 #: Of images: the network's sizes, the rate of its encoder in units of the others', the side of the crop that it is
-#: trained on, and the error that the loss forgives. See `ImageTokenizer.spread_codes` for what it begins with.
-IMAGES = {"network.hidden_dims": 32, "optimizer.encoder_lr": 0.1}
+#: trained on, and the error that the loss forgives. It begins linear (`aion_core.tokenizers.image_start`).
+IMAGES = {"network.hidden_dims": 32, "optimizer.lr": 3e-3, "optimizer.encoder_lr": 0.03}
 CROP, FORGIVEN = 48, 0.02
-#: Observations that the codes of an untrained network are spread by, of each modality.
-SPREAD = 32
+#: Observations whose principal components an untrained network of images begins with, of each modality.
+SEEN_FIRST = 32
 #: Held-out objects of each modality that a network is judged by.
 JUDGED = 128
 
@@ -110,8 +112,8 @@ def spreading(tokenizers: list[Tokenizer], memory: Memory) -> list[Tokenizer]:
     """Let codes spread within the few steps that there are.
 
     With the release's temperature only numbers next to zero are moved to even out the use of codes that are signs,
-    which takes ten thousands of steps. Codes of images begin spread (`ImageTokenizer.spread_codes`), and training sees
-    what is around the objects. All this is of the training alone: it is no part of the tokenizer.
+    which takes ten thousands of steps. Encoders of images begin as principal components, and training sees what is
+    around the objects. All this is of the training alone: it is no part of the tokenizer.
     """
     images = [tokenizer for tokenizer in tokenizers if isinstance(tokenizer, ImageTokenizer)]
     for tokenizer in tokenizers:
@@ -122,7 +124,7 @@ def spreading(tokenizers: list[Tokenizer], memory: Memory) -> list[Tokenizer]:
         tokenizer.trained_size, tokenizer.forgiven = min(CROP, tokenizer.size), FORGIVEN
     if images:
         given = {t.spec.key: t for t in images}
-        images[0].spread_codes(*(given[key].accept(obs) for key, obs in memory.sample(SPREAD)))
+        begin_linear([(given[key], cast("Image", obs)) for key, obs in memory.sample(SEEN_FIRST)])
     return tokenizers
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from aion_core.cli.demo.sky import Truth
 from aion_core.data import TokenStore
 from aion_core.files import replacing, write_json
 from aion_core.tokenizers import TokenizerSet
-from aion_core.train import Trainer
 
 #: What is aimed at: share of the codebook in use (per cent), R² of reconstructions, coverage of the central 68 %.
 USED, KEPT, COVERED = 10.0, 0.8, (0.60, 0.76)
@@ -42,7 +41,7 @@ HELD_OUT = {"target": "modality", "targets": "tokens", "entropy": "entropy", "lo
 def write_report(
     out: Path,
     facts: dict[str, Any],
-    trainer: Trainer,
+    curves: Sequence[dict[str, Any]],
     tokenizers: TokenizerSet,
     joined: TokenStore,
     truth: Truth,
@@ -62,7 +61,7 @@ def write_report(
             "What the model has learned",
             [
                 picture(figures.losses(facts["held_out"]), "Held-out loss and unconditional entropy, by modality."),
-                picture(figures.curves(list(trainer.metrics.read()), kinds), "Learning, by modality."),
+                picture(figures.curves(curves, kinds), "Learning, by modality."),
                 table(facts["held_out"], HELD_OUT),
             ],
         ),

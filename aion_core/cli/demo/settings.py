@@ -18,6 +18,16 @@ OBJECTS, QUICK_OBJECTS = 2000, 500
 
 
 @dataclass(frozen=True)
+class Phase:
+    """Part of the model's training: optimiser steps, samples of a step, and the learning rate."""
+
+    steps: int
+    batch: int
+    lr: float
+    warmup: int
+
+
+@dataclass(frozen=True)
 class Sizes:
     """How much is trained.
 
@@ -27,30 +37,32 @@ class Sizes:
         Of the network tokenizers, by kind of modality, 8 observations each.
     copies
         Views of each object that the model is trained on.
-    model, model_steps, batch
-        The transformer's configuration, its optimiser steps, and samples of a step.
+    model
+        The transformer's configuration.
+    numbers, everything
+        Its training on numbers alone, which are few tokens and learned in many cheap steps, and then on everything.
     """
 
     steps: dict[str, int]
     copies: int
     model: dict[str, int]
-    model_steps: int
-    batch: int
+    numbers: Phase
+    everything: Phase
 
 
 FULL = Sizes(
-    steps={"image": 1300, "spectrum": 400},
+    steps={"image": 1400, "spectrum": 400},
     copies=24,
-    model={"dim": 64, "encoder_depth": 2, "decoder_depth": 2, "num_heads": 4},
-    model_steps=420,
-    batch=64,
+    model={"dim": 64, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 4},
+    numbers=Phase(steps=600, batch=128, lr=3e-3, warmup=50),
+    everything=Phase(steps=250, batch=96, lr=2e-3, warmup=10),
 )
 QUICK = Sizes(
     steps={"image": 150, "spectrum": 80},
     copies=8,
     model={"dim": 64, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 4},
-    model_steps=150,
-    batch=32,
+    numbers=Phase(steps=200, batch=64, lr=3e-3, warmup=50),
+    everything=Phase(steps=60, batch=64, lr=2e-3, warmup=10),
 )
 
 

@@ -16,7 +16,7 @@ from aion_core.cli.demo import judge, learn, sky, tokens
 from aion_core.cli.demo.networks import Networks, train_networks
 from aion_core.cli.demo.report import write_report
 from aion_core.cli.demo.settings import SPLIT, DemoSettings
-from aion_core.cli.demo.views import write_views
+from aion_core.cli.demo.views import SHARE, write_views
 from aion_core.contract import AionError
 from aion_core.data import TokenStore
 from aion_core.data.join import join_stores
@@ -41,7 +41,7 @@ REAL = 200
 #: Stages, and the share of the whole that each takes: what is left is told from what was needed so far.
 STAGES = {"mock sky": 0.12, "networks": 0.43, "tokens": 0.15, "views": 0.01, "model": 0.24, "report": 0.05}
 #: Stores that are made of others: all that is known of an object, views of it to train on, and to judge by.
-MADE = ("joined", "views", "judged")
+MADE = ("joined", "numbers", "views", "judged")
 #: What a demo leaves on the disk: MB for each object, and besides.
 DISK = 0.4, 200
 
@@ -89,8 +89,8 @@ class Demo:
             with self._stage("views"):
                 joined = self._join(truth, made)
             with self._stage("model"):
-                config = learn.training_config(self.out, self.settings, joined.space, made.real_objects > 0)
-                trainer, held_out = learn.train(config, self.bar)
+                configs = learn.training_configs(self.out, self.settings, joined.space, made.real_objects > 0)
+                trainer, held_out = learn.train(configs, made.tokenizers, self.bar)
             with self._stage("report"):
                 model, tokenizers = trainer.model, made.tokenizers
                 narrowing = judge.narrowing(model, tokenizers, joined, truth)
@@ -114,7 +114,9 @@ class Demo:
                 "parameters": sum(p.numel() for p in trainer.local.values()),
                 "run": str(trainer.folder),
             }
-            return write_report(self.out, facts, trainer, tokenizers, joined, truth, narrowing, found)
+            return write_report(
+                self.out, facts, list(learn.history(configs)), tokenizers, joined, truth, narrowing, found
+            )
 
     # -- stages ------------------------------------------------------------------------------------------------------
 
@@ -175,16 +177,17 @@ class Demo:
     def _join(self, truth: sky.Truth, made: Tokens) -> TokenStore:
         """Join the mock's stores, one row an object, and write the views that the model is trained on."""
         folder = self.out / "stores"
-        joined, views, judged = (folder / f"{name}.arrow" for name in MADE)
+        joined, numbers, views, judged = (folder / f"{name}.arrow" for name in MADE)
         apart = {*MADE, "real"}
         if not joined.exists():
             stores = [TokenStore(path) for path in sorted(folder.glob("*.arrow")) if path.stem not in apart]
             show = self._bar("joining the stores", len(truth))
             join_stores(stores, truth.names, truth["ra"], truth["dec"], joined, progress=show)
         store, copies = TokenStore(joined), self.settings.sizes.copies
-        if not views.exists():
-            show = self._bar("drawing views", copies * len(store))
-            write_views(store, views, copies, SPLIT, self.settings.seed, show)
+        for path, share in ((numbers, 0.0), (views, SHARE)):
+            if not path.exists():
+                show = self._bar(f"drawing {path.stem}", copies * len(store))
+                write_views(store, path, copies, SPLIT, self.settings.seed, show, share=share)
         if not judged.exists():
             write_views(store, judged, 2, SPLIT, self.settings.seed, held_out=True)
         return store

@@ -24,8 +24,8 @@ from aion_core.mock import generator
 #: Scatter of a number, in units of its vocabulary; and how often a code occurs that stands for something of its own
 #: (a point source has no radius) and is left alone.
 SCATTER, OF_ITS_OWN = 0.008, 0.03
-#: Probability that a view has the images, the spectra, …
-SHARE = 0.35
+#: Probability that a view has the images, the spectra, …, unless another is asked for.
+SHARE = 0.6
 PART = 500
 
 Int = npt.NDArray[np.int64]
@@ -39,9 +39,13 @@ def write_views(
     seed: int = 0,
     progress: Callable[[int], None] = lambda objects: None,
     *,
+    share: float = SHARE,
     held_out: bool = False,
 ) -> None:
-    """Write `copies` views of every object of a store that is not held out, or of those that are, undisturbed."""
+    """Write `copies` views of every object of a store that is not held out, or of those that are, undisturbed.
+
+    `share` is the probability that a view has the images, the spectra, …; 0: numbers alone.
+    """
     apart = split_mask(joined.healpix, joined.ids, split.fraction, split.order, split.seed)
     rows = np.flatnonzero(apart == held_out)
     names, ra, dec = np.asarray(joined.ids.to_pylist(), dtype=np.str_), joined.ra, joined.dec
@@ -52,7 +56,7 @@ def write_views(
             for start in range(0, len(rows), PART):
                 part = rows[start : start + PART]
                 tokens = {}
-                kinds = {spec.kind: rng.random(len(part)) < SHARE for spec in joined.space.specs()}
+                kinds = {spec.kind: rng.random(len(part)) < share for spec in joined.space.specs()}
                 for spec in joined.space.specs():
                     if spec.kind == "scalar":
                         codes = joined.tokens(part, [spec.key])[spec.key]

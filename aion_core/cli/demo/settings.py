@@ -54,7 +54,7 @@ FULL = Sizes(
     steps={"image": 1400, "spectrum": 400},
     copies=24,
     model={"dim": 64, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 4},
-    numbers=Phase(steps=600, batch=128, lr=3e-3, warmup=50),
+    numbers=Phase(steps=1000, batch=128, lr=3e-3, warmup=50),
     everything=Phase(steps=250, batch=96, lr=2e-3, warmup=10),
 )
 QUICK = Sizes(

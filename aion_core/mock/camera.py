@@ -20,6 +20,10 @@ Bool = npt.NDArray[np.bool_]
 
 #: Half-light radii of bulge and disc against the galaxy's.
 BULGE, DISC = 0.55, 1.1
+#: Index of the PSF's profile.
+MOFFAT = 3.5
+#: Of the wave numbers that pixels can follow, the share from which on those of the optics fade out.
+FADING = 0.75
 #: Stamp sizes (pixels) that objects are rendered on, the smallest that holds them.
 _STAMPS = (32, 64, 128, 256, 512)
 _BATCH = {32: 256, 64: 64, 128: 16, 256: 4, 512: 1}
@@ -34,7 +38,7 @@ class Camera:
     pixel_scale
         Arcseconds per pixel.
     seeing
-        FWHM of the PSF in arcsec; it is a Moffat profile of index `beta`.
+        FWHM of the PSF in arcsec; it is a Moffat profile of index 3.5.
     zero_point
         AB magnitude of one count.
     noise
@@ -48,22 +52,28 @@ class Camera:
     zero_point: float
     noise: float
     gain: float
-    beta: float = 3.5
 
     def counts(self, maggies: Float) -> Float:
         """Return fluxes in maggies as counts."""
         return maggies * 10 ** (0.4 * self.zero_point)
 
     def psf_transform(self, k: Float) -> Float:
-        """Return the Fourier transform of the PSF at wave numbers in radians per pixel."""
-        width = self.seeing / self.pixel_scale / (2 * np.sqrt(2 ** (1 / self.beta) - 1))
-        table = _transform("moffat", self.beta)
-        return np.interp(np.log(np.clip(k * width, 1e-4, None)), *table)
+        """Return the Fourier transform of the PSF at wave numbers in radians per pixel.
+
+        That of (1 + r²)^(−β) is k^(β − 1) K_(β − 1)(k) up to a factor; for an index of 3.5 that is elementary. Tabulated
+        and interpolated, it would leave rings around bright stars, far out and far above the noise.
+        """
+        width = self.seeing / self.pixel_scale / (2 * np.sqrt(2 ** (1 / MOFFAT) - 1))
+        k = k * width
+        return np.exp(-k) * (1 + k + k**2 / 3)
 
     def optics(self, size: int) -> Float:
         """Return the transform of PSF and pixel on the grid of a stamp's `rfft2`, float32 ``[size, size // 2 + 1]``."""
         ky, kx = _wave_numbers(size)
-        psf = self.psf_transform(np.hypot(kx, ky))
+        k = np.hypot(kx, ky)
+        # Cut off at once, what is left of the PSF where pixels cannot follow would ring as well.
+        fading = np.cos(np.pi / 2 * np.clip((k / np.pi - FADING) / (1 - FADING), 0, 1)) ** 2
+        psf = self.psf_transform(k) * fading
         return (psf * np.sinc(kx / (2 * np.pi)) * np.sinc(ky / (2 * np.pi))).astype(np.float32)
 
     def noisy(self, image: Float, rng: np.random.Generator) -> tuple[Float, Float]:
@@ -165,19 +175,16 @@ def sersic_transform(index: float, k: Float) -> Float:
     """Return the Fourier transform of a round Sérsic profile of unit flux, at k times its half-light radius."""
     if index == 1.0:  # an exponential, in closed form
         return (1 + (k / 1.6783469900166605) ** 2) ** -1.5
-    return np.interp(np.log(np.clip(k, 1e-4, None)), *_transform("sersic", index))
+    return np.interp(np.log(np.clip(k, 1e-4, None)), *_transform(index))
 
 
 @lru_cache(maxsize=8)
-def _transform(profile: str, parameter: float) -> tuple[Float, Float]:
-    """Return log k and the Hankel transform of a profile of unit flux, by brute force."""
+def _transform(index: float) -> tuple[Float, Float]:
+    """Return log k and the Hankel transform of a Sérsic profile of unit flux, by brute force."""
     radius = np.geomspace(1e-6, 300.0, 24000)
-    if profile == "sersic":
-        # Ciotti & Bertin 1999 (A&A 352, 447), equation 18
-        b = 2 * parameter - 1 / 3 + 4 / (405 * parameter) + 46 / (25515 * parameter**2)
-        surface = np.exp(-b * radius ** (1 / parameter))
-    else:
-        surface = (1 + radius**2) ** -parameter
+    # Ciotti & Bertin 1999 (A&A 352, 447), equation 18
+    b = 2 * index - 1 / 3 + 4 / (405 * index) + 46 / (25515 * index**2)
+    surface = np.exp(-b * radius ** (1 / index))
     weight = surface * radius**2  # dr = r d(ln r)
     k = np.geomspace(1e-4, 300, 200)
     values = np.array([np.sum(weight * _bessel(radius * at)) for at in k]) / weight.sum()

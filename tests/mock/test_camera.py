@@ -130,3 +130,13 @@ def test_the_light_of_a_scene_is_that_of_its_objects_and_faint_for_the_others():
 
 def test_bulge_and_disc_are_the_stated_parts_of_the_size():
     assert BULGE < 1 < DISC
+
+
+def test_a_bright_star_has_wings_and_no_rings():
+    picture = image(POINT, x=128.3, y=127.6, counts=1e6) / 1e6
+    y, x = np.mgrid[: picture.shape[0], : picture.shape[1]]
+    far = (np.hypot(x - 128.3, y - 127.6) > 20) & (picture != 0)
+    assert far.sum() > 1000
+    across = picture[1:-1, 1:-1] - (picture[2:, 1:-1] + picture[:-2, 1:-1] + picture[1:-1, 2:] + picture[1:-1, :-2]) / 4
+    assert np.abs(across[far[1:-1, 1:-1]]).mean() < 3e-8
+    assert picture.min() > -1e-7

@@ -60,8 +60,8 @@ class Camera:
     def psf_transform(self, k: Float) -> Float:
         """Return the Fourier transform of the PSF at wave numbers in radians per pixel.
 
-        That of (1 + r²)^(−β) is k^(β − 1) K_(β − 1)(k) up to a factor; for an index of 3.5 that is elementary. Tabulated
-        and interpolated, it would leave rings around bright stars, far out and far above the noise.
+        That of (1 + r²)^(−β) is k^(β − 1) K_(β − 1)(k) up to a factor, which is elementary for an index of 3.5.
+        Tabulated and interpolated, it would leave rings around bright stars, far out and far above the noise.
         """
         width = self.seeing / self.pixel_scale / (2 * np.sqrt(2 ** (1 / MOFFAT) - 1))
         k = k * width

@@ -11,6 +11,7 @@ import torch
 
 from aion_core.cli.demo.settings import SPLIT
 from aion_core.contract import AionError, TokenSpace
+from aion_core.data import TokenStore
 from aion_core.engine import MetricsLog
 from aion_core.mock import generator
 from aion_core.model import AionModel
@@ -51,7 +52,11 @@ def training_configs(
     """
     sizes, target = settings.sizes, target_of(space)
     longest = max((spec.item_tokens + 1 for spec in space.specs() if spec.order == "causal"), default=1)
-    views: list[dict[str, Any]] = [{"stores": [str(out / "stores/views.arrow")], "weight": 9}]
+    # Views of numbers alone name no images: what both runs are about is told by what they are judged by, too. Of the
+    # views of everything, which are beside it, nothing is held out.
+    judged = [out / "stores/judged.arrow", out / "stores/views.arrow"]
+    known = {key for path in judged for key in TokenStore(path).space.keys}
+    views: list[dict[str, Any]] = [{"stores": [str(judged[1])], "weight": 9}]
     if real:
         views.append({"stores": [str(out / "stores/real.arrow")], "weight": 1})
     found: list[TrainConfig] = []
@@ -64,8 +69,8 @@ def training_configs(
             "run": {"folder": str(out / name), "seed": settings.seed, "precision": "fp32"},
             "data": {
                 "train": sources,
-                "validation": [str(out / "stores/judged.arrow")],
-                "modalities": list(space.keys),
+                "validation": [str(path) for path in judged],
+                "modalities": [key for key in space.keys if key in known],
                 "batch_size": phase.batch,
                 "split": SPLIT.model_dump(),
             },

@@ -64,7 +64,7 @@ def _first(network: ImageNetwork, given: Sequence[Prepared]) -> None:
     columns = torch.stack(list(embedding.columns), dim=1)
     wanted = torch.zeros(conv.out_channels, columns.shape[1])
     for g in given:
-        _, axes = _components(g.x.transpose(0, 1).flatten(1))
+        axes = _components(g.x.transpose(0, 1).flatten(1))
         axes = (axes * axes.sum(dim=0).sign())[:, : conv.out_channels]
         wanted[: axes.shape[1], g.channels] = axes.T / embedding.scale(g.present).mean()
     _only(conv, wanted @ torch.linalg.pinv(columns))
@@ -77,8 +77,7 @@ def _halving(layer: Downsample, h: Tensor) -> None:
     """Let the output be the components of 2 × 2 pixels of the input."""
     count, channels, height, width = h.shape
     blocks = h.reshape(count, channels, height // 2, 2, width // 2, 2).permute(1, 3, 5, 0, 2, 4)
-    _, axes = _components(blocks.reshape(channels * 4, -1))
-    kept = axes[:, : layer.conv.out_channels].T
+    kept = _components(blocks.reshape(channels * 4, -1))[:, : layer.conv.out_channels].T
     layer.conv.weight.zero_()
     layer.conv.weight[: len(kept), :, 1:, 1:] = kept.reshape(len(kept), channels, 2, 2)
     assert layer.conv.bias is not None
@@ -95,25 +94,24 @@ def _turn(layer: SameConv2d, generator: torch.Generator) -> None:
 def _quantized(projection: nn.Conv2d, features: Tensor) -> None:
     """Let each number that is quantized be a share of the brightness and one further component of ``[C, n]``."""
     middle = features.median(dim=1, keepdim=True).values
-    _, axes = _components(features - middle)
+    axes = _components(features - middle)
+    axes[:, 0] *= (axes[:, 0] @ (features - middle)).mean().sign()  # brightness, upwards
     found = axes.T @ (features - middle)
     level = found.median(dim=1).values
     noise = 1.4826 * (found - level[:, None]).abs().median(dim=1).values.clamp(min=1e-9)
-    brightness = found[0] * found[0].mean().sign()
-    brightest = brightness.sort().values[int(BRIGHTEST * (len(brightness) - 1))].clamp(min=1e-9)
+    brightest = found[0].sort().values[int(BRIGHTEST * (found.shape[1] - 1))].clamp(min=1e-9)
     count = projection.out_channels
     own = slice(1, count + 1)
-    matrix = REACH / brightest * found[0].mean().sign() * axes[:, 0] + SKY * (axes[:, own] / noise[own]).T
+    matrix = REACH / brightest * axes[:, 0] + SKY * (axes[:, own] / noise[own]).T
     shift = -REACH * torch.linspace(*MIDDLE, count) - SKY * level[own] / noise[own]
     projection.weight.copy_(matrix[:, :, None, None])
     assert projection.bias is not None
     projection.bias.copy_(shift - (matrix @ middle)[:, 0])
 
 
-def _components(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return variances around zero, largest first, and axes ``[C, C]`` (columns) of ``[C, n]``."""
-    variance, axes = torch.linalg.eigh((x @ x.T).double() / x.shape[1])
-    return variance.flip(0), axes.flip(1).float()
+def _components(x: Tensor) -> Tensor:
+    """Return the principal axes around zero of ``[C, n]``, that of the largest variance first: columns ``[C, C]``."""
+    return torch.linalg.eigh((x @ x.T).double() / x.shape[1]).eigenvectors.flip(1).float()
 
 
 def _rotation(size: int, generator: torch.Generator) -> Tensor:

@@ -18,7 +18,7 @@ from aion_core.cli.demo.page import cell, page, table
 from aion_core.cli.demo.report import shortcomings
 from aion_core.cli.demo.sky import yielding
 from aion_core.cli.demo.stages import STAGES, time_left
-from aion_core.cli.demo.views import disturbed, write_views
+from aion_core.cli.demo.views import SHARE, disturbed, write_views
 from aion_core.contract import ModalitySpec, Provenance, ReaderSpec, Slot, TokenSpace, provenance_id
 from aion_core.data import ObservationBatch, Reader
 from aion_core.data.split import SplitConfig, split_mask
@@ -68,7 +68,7 @@ def test_views_are_of_objects_that_are_not_held_out_and_disturb_numbers_but_noth
     assert (after["test_r"][before["test_r"] == 0] == 0).all()
     shown = after["test_s"][:, 0] >= 0
     np.testing.assert_array_equal(after["test_s"][shown], before["test_s"][shown])
-    assert shown[before["test_s"][:, 0] >= 0].mean() == pytest.approx(0.6, abs=0.06)
+    assert shown[before["test_s"][:, 0] >= 0].mean() == pytest.approx(SHARE, abs=0.06)
     write_views(joined, tmp_path / "judged.arrow", 2, SPLIT, held_out=True)
     judged = TokenStore(tmp_path / "judged.arrow")
     parents_there = np.array([int(name.partition("~")[0][1:]) for name in judged.ids.to_pylist()])

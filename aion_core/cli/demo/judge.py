@@ -145,7 +145,7 @@ def seen_of(joined: TokenStore, rows: npt.NDArray[np.int64], keys: Sequence[str]
 def embeddings(model: AionModel, joined: TokenStore) -> Floats:
     """Return the embedding of every object from all that is known of it but what posteriors are asked of.
 
-    That of each brightness, and means over the tokens of other numbers, of images, and of spectra and coefficients, one
+    That of each brightness, and means over the tokens of other numbers, of images, of spectra and of coefficients, one
     beside the other.
     """
     kinds = (("scalar", "source_list", "scalar_field"), ("image",), ("spectrum",), ("coefficients",))

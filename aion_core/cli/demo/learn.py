@@ -27,11 +27,10 @@ if TYPE_CHECKING:
 
 #: The quantity that posteriors are shown of, and its weight in the loss: as much as a third of forty modalities.
 TARGET, WEIGHT = "src.redshift", 20.0
-#: Tokens that a sample shows and asks for: of numbers alone, and of everything.
-FEW, MANY = (24, 12), (128, 24)
-#: Of Beta(a, b), by which targets are shared out where there are images and spectra: with the paper's, numbers would
-#: hardly ever be asked for beside their hundreds of tokens.
-EVENLY = 1, 1
+#: What a sample shows and asks for: of numbers alone, and of everything. There, targets are shared out evenly: by the
+#: paper's distribution, numbers would hardly ever be asked for beside hundreds of tokens of images and spectra.
+FEW: dict[str, Any] = {"input_budget": 24, "target_budget": 12}
+MANY: dict[str, Any] = {"input_budget": 128, "target_budget": 24, "target_beta": (1, 1)}
 EVALUATED = 384
 #: Of what embeddings begin with: typical waves over a number's codebook, and sizes of the entries of a code's
 #: embedding, of its modality's, and of its output.
@@ -60,9 +59,9 @@ def training_configs(
     if real:
         views.append({"stores": [str(out / "stores/real.arrow")], "weight": 1})
     found: list[TrainConfig] = []
-    for name, sources, phase, budgets, beta in (
-        ("numbers", [{"stores": [str(out / "stores/numbers.arrow")]}], sizes.numbers, FEW, (0.1, 1)),
-        ("run", views, sizes.everything, MANY, EVENLY),
+    for name, sources, phase, masking in (
+        ("numbers", [{"stores": [str(out / "stores/numbers.arrow")]}], sizes.numbers, FEW),
+        ("run", views, sizes.everything, MANY),
     ):
         steps = settings.scaled(phase.steps)
         values = {
@@ -75,11 +74,7 @@ def training_configs(
                 "split": SPLIT.model_dump(),
             },
             "model": {"start": str(out / "numbers")} if found else dict(sizes.model),
-            "masking": {
-                "input_budget": budgets[0],
-                "target_budget": max(budgets[1], longest),
-                "target_beta": beta,
-            },
+            "masking": masking | {"target_budget": max(masking["target_budget"], longest)},
             "loss": {"weights": {target: WEIGHT} if target else {}},
             "optimizer": {
                 "steps": steps,

@@ -24,6 +24,7 @@ from aion_core.tokenizers.config import NetworkConfig
 from aion_core.tokenizers.fsq import FiniteScalarQuantizer
 from aion_core.tokenizers.networks2d import ConvAutoencoder, initialise
 from aion_core.tokenizers.precision import fast_type
+from aion_core.tokenizers.winograd import WithFewerProducts
 
 #: Key of the configuration under which lies what the release does not have.
 OWN = "aion_core"
@@ -219,7 +220,10 @@ class ImageNetwork(nn.Module):
         return self.pre_quant_proj(self.model.encode(self.subsample_in(x, channels, present)))
 
     def fast_features(self, x: Tensor, channels: Sequence[int], present: Tensor) -> Tensor:
-        """Return the same in bfloat16 where the device has it; such weights are kept beside the others from then on."""
+        """Return the same in bfloat16 where the device has it, else with fewer products on a CPU.
+
+        Copies of the weights, arranged for that, are kept beside the others from then on.
+        """
         dtype = fast_type(x.device)
         return self.pre_quant_proj(self._layers(dtype)(self.enter(x, channels, present, dtype)).float())
 
@@ -248,13 +252,14 @@ class ImageNetwork(nn.Module):
         return F.conv2d(h, torch.einsum("nm,mcbd->ncbd", rows, last.weight), bias, padding=last.padding)
 
     def _layers(self, dtype: torch.dtype) -> nn.Module:
-        """Return the encoder's layers after the first in another type, converted when the weights have changed."""
-        if dtype == torch.float32:
-            return nn.Sequential(*self.model.encoder_layers)
+        """Return the encoder's layers after the first for fast encoding, made anew when the weights have changed."""
+        layers = nn.Sequential(*self.model.encoder_layers)
+        if dtype == torch.float32 and self.subsample_in.bias.device.type != "cpu":
+            return layers
         version = tuple((p.data_ptr(), p._version) for p in self.model.parameters())
         if self._fast is None or self._fast[0] != version:
-            layers = [deepcopy(layer) for layer in self.model.encoder_layers]
-            self._fast = version, nn.Sequential(*layers).to(dtype)
+            made = WithFewerProducts(layers) if dtype == torch.float32 else deepcopy(layers).to(dtype)
+            self._fast = version, made
         return self._fast[1]
 
     def readout(self, z: Tensor, channels: Sequence[int]) -> Tensor:

@@ -1,13 +1,14 @@
 """Turn survey files into token stores: one file, one store. Folders are searched for files that a reader knows.
 
 Files that belong together (one per band, a catalogue beside an image) are read as one; any of them may be named.
-Files tokenized before are left alone unless they, their reader, its options or the tokenizers have changed. A file that
-fails is listed with its reason while the others go on, and the exit code is then 2; objects that had to be skipped in
-a file that is otherwise read are counted and listed. Options of readers stand in a TOML file, below the reader's name;
-`aion plugins --readers` lists them.
+Files tokenized before are left alone unless they, their reader, its options, the tokenizers or --fast have changed. A
+file that fails is listed with its reason while the others go on, and the exit code is then 2; objects that had to be
+skipped in a file that is otherwise read are counted and listed. Options of readers stand in a TOML file, below the
+reader's name; `aion plugins --readers` lists them.
 
 example:
   aion tokenize survey/ --tokenizers my-tokenizers --out tokens
+  aion tokenize survey/ --tokenizers my-tokenizers --out tokens --fast
   aion tokenize survey/ --describe
   aion tokenize survey/ --describe --readers readers.toml --json
 """
@@ -40,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizers", metavar="DIR", help="tokenizer set: a folder or a repository on the Hub")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder that the token stores go into")
     parser.add_argument("--modalities", nargs="+", metavar="KEY", help="these only (default: all in the set)")
+    faster = "encode in bfloat16, or with fewer products: other tokens where two codes are about equally near"
+    parser.add_argument("--fast", action="store_true", help=faster)
     parser.add_argument("--batch-size", type=_positive, metavar="N", help="objects at a time (default: 256)")
     add_readers(parser)
     parser.add_argument("--describe", action="store_true", help="only say which reader reads each file, and what of it")
@@ -73,6 +76,9 @@ def _tokenize(args: argparse.Namespace, bar: Progress) -> Report:
     registry = load_registry()
     tokenizers = TokenizerSet.load(args.tokenizers, registry, args.modalities)
     tokenizers.to("cuda" if torch.cuda.is_available() else "cpu")
+    if args.fast:
+        for tokenizer in tokenizers.values():
+            tokenizer.fast()
     size = args.batch_size or BATCH_SIZE
     options = read_options(args.readers, registry)
     return tokenize_files(args.paths, tokenizers, args.out, registry, size, _callback(bar), options)

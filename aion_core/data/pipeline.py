@@ -4,7 +4,7 @@ Files that a reader reads together (one per band, a catalogue beside an image) a
 is named after the first of them. A store is named after its file and the hash of the file's absolute path, so that
 files of one name in several folders do not meet, and a changed file replaces its old tokens. The store's metadata say
 what it was made of; a rerun leaves it alone if nothing of that has changed: the sizes and times of modification of the
-files, their reader and its options, the tokenizers.
+files, their reader and its options, the tokenizers and their precision.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -85,7 +85,8 @@ def tokenize_files(
         Files, and folders to search. A file that no reader claims fails if it was named, and is passed over in a
         folder. What lies below `out` is not searched.
     tokenizers
-        Modalities without a tokenizer in the set are left out, and counted.
+        Modalities without a tokenizer in the set are left out, and counted. They encode in the precision that they are
+        in (`Tokenizer.fast`).
     out
         Folder of the stores; made if need be.
     batch_size
@@ -108,7 +109,7 @@ def tokenize_files(
         usable = [key for key in keys if key in tokenizers]
         if not usable:
             return source.result(status="nothing", reason=f"{path}: no tokenizer for any of {', '.join(keys)}.")
-        made_of = _made_of(source, registry, {key: tokenizers.space[key].fingerprint for key in usable})
+        made_of = _made_of(source, registry, tokenizers, usable)
         store = store_path(path, out)
         if (before := _present(store, made_of)) is not None:
             return _from_store(before, source)
@@ -311,7 +312,7 @@ def _why_nothing(path: Path, objects: int, skipped: SkipReport) -> str:
     return f"{path}: the file holds no object."
 
 
-def _made_of(source: Source, registry: Registry, fingerprints: Mapping[str, str | None]) -> dict[str, Any]:
+def _made_of(source: Source, registry: Registry, tokenizers: TokenizerSet, usable: Sequence[str]) -> dict[str, Any]:
     """Return what the tokens of a file depend on, as JSON holds it."""
     states = [(str(path.absolute()), path.stat()) for path in source.group]
     return {
@@ -319,7 +320,8 @@ def _made_of(source: Source, registry: Registry, fingerprints: Mapping[str, str 
         "files": [[path, state.st_size, state.st_mtime_ns] for path, state in states],
         "reader": f"{source.spec.name} {owner(source.spec, registry)}".strip(),
         "options": source.options,
-        "tokenizers": dict(fingerprints),
+        "tokenizers": {key: tokenizers.space[key].fingerprint for key in usable},
+        "precision": {key: tokenizers[key].precision for key in usable},
     }
 
 

@@ -12,7 +12,10 @@ from astropy.io import fits
 
 from aion_core.cli import main
 from aion_core.data import TokenStore
+from aion_core.data.pipeline import SOURCE
+from aion_core.plugins import load_registry
 from aion_core.tokenizers import TokenizerSet
+from aion_core.tokenizers.spectrum import SpectrumTokenizer
 
 SURVEYS = ("gaia", "legacysurvey")
 
@@ -88,6 +91,24 @@ def test_a_second_run_finds_everything_done(
     _, fewer = document(capsys, *words, "tok_flux_bp_gaia")
     assert fewer["tokens"] == {"gaia_flux_bp": 832}
     assert fewer["left_out"]["gaia_flux_g"] == 884
+
+
+def test_fast_encoding_is_asked_for_by_a_word_and_recorded(
+    sample_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = load_registry().resolve("sdss_spectrum")
+    (small,) = SpectrumTokenizer.build([spec], **SpectrumTokenizer.small)
+    TokenizerSet([small]).save(tmp_path / "set")
+    path = next((sample_dir / "sdss").rglob("spec-*.fits"))
+    words = (path, "--tokenizers", tmp_path / "set", "--out", tmp_path / "out")
+    told: list[tuple[str, dict[str, str]]] = []
+    for more in ((), ("--fast",), ("--fast",), ()):
+        code, found = document(capsys, *words, *more)
+        assert code == 0
+        (file,) = found["files"]
+        told.append((file["status"], json.loads(TokenStore(file["store"]).metadata[SOURCE])["precision"]))
+    exact, fast = {spec.key: "float32"}, {spec.key: "bfloat16"}
+    assert told == [("done", exact), ("done", fast), ("present", fast), ("done", exact)]
 
 
 def test_one_failing_file_gives_exit_code_2_after_the_others_are_done(

@@ -132,7 +132,7 @@ class Demo:
                 TokenizerSet.load(folder, self.registry), kept["quality"], kept["left_out"], kept["real_objects"]
             )
         mock = self.out / "mock"
-        nets = networks.tokenizers
+        nets = {key: tokenizer.fast() for key, tokenizer in networks.tokenizers.items()}
         seen = tokens.read_all(files, sky.groups(files, mock), nets, self.registry, self.bar, "tokenizing the mock sky")
         real = sky.real_files(self.settings, self.registry)
         theirs = (

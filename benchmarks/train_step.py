@@ -1,6 +1,7 @@
 """A training step beside the release's package: same weights, same tokens and masks, one process, interleaved.
 
     python benchmarks/train_step.py --peer [--batch 4] [--precision bf16] [--repeats 5] [--threads 2] [--out FILE.json]
+    python benchmarks/train_step.py --peer --again full --precision bf16 --batch 16
     python benchmarks/train_step.py --peer --device cuda --compile --precision bf16 --batch 256
 
 Forward, backward and AdamW at budgets 256/128, every modality in the vocabulary; L is ``--dim 1024 --depth 24``, XL
@@ -34,7 +35,11 @@ TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2}
 def build(name: str, args: argparse.Namespace, work: Any, device: torch.device) -> Any:
     from train_step_sides import Ours, Peer
 
-    return Peer(work, config(args), device) if name == "peer" else Ours(work, config(args), device, args.compile)
+    return (
+        Peer(work, config(args), device)
+        if name == "peer"
+        else Ours(work, config(args), device, args.compile, args.again)
+    )
 
 
 def config(args: argparse.Namespace) -> Any:
@@ -83,7 +88,7 @@ def peak(args: argparse.Namespace) -> dict[str, float]:
 def peak_apart(name: str, args: argparse.Namespace) -> dict[str, float]:
     """Return `peak` of a process of its own."""
     options = ["--peak", name, "--batch", args.batch, "--dim", args.dim, "--depth", args.depth]
-    options += ["--threads", args.threads, "--device", args.device]
+    options += ["--threads", args.threads, "--device", args.device, "--again", args.again]
     options += ["--precision", args.precision, *(["--compile"] if args.compile else [])]
     command = [sys.executable, str(Path(__file__).resolve()), *map(str, options)]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
@@ -166,6 +171,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--compile", action="store_true", help="compile our blocks")
+    choices = ("none", "selective", "full")
+    parser.add_argument("--again", choices=choices, default="none", help="our activations that are computed twice")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
@@ -193,7 +200,7 @@ def main() -> None:
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    names = ("dim", "depth", "batch", "precision", "compile", "device", "repeats", "threads")
+    names = ("dim", "depth", "batch", "precision", "compile", "again", "device", "repeats", "threads")
     return {name: getattr(args, name) for name in names}
 
 

@@ -26,7 +26,7 @@ from aion_core.engine import OptimizerSettings, build_optimizer
 from aion_core.model import AionConfig, AionModel
 from aion_core.train.config import ParallelSettings
 from aion_core.train.evaluation import modality_loss
-from aion_core.train.parallel import compile_blocks
+from aion_core.train.parallel import checkpoint_activations, compile_blocks
 
 MOST_ITEMS = 8
 LR = 2e-4
@@ -160,8 +160,9 @@ def _seconds_between(a: Any, b: Any) -> float:
 
 
 class Ours(Side):
-    def __init__(self, work: Work, config: AionConfig, device: torch.device, compile: bool) -> None:
+    def __init__(self, work: Work, config: AionConfig, device: torch.device, compile: bool, again: str) -> None:
         model = AionModel(config, work.space).to(device)
+        checkpoint_activations(model, ParallelSettings(activation_checkpointing=again))
         if compile:
             compile_blocks(model, ParallelSettings(compile="always"), device)
         settings = OptimizerSettings(lr=LR, steps=1)

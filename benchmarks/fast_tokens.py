@@ -5,7 +5,8 @@
 Of every network of a tokenizer set: the share of tokens that fast encoding leaves as they are, for all objects and for
 the worst one; R² and χ² of the reconstruction from either; and the share of the variance that separates the two
 reconstructions. A CPU without instructions for bfloat16 encodes fast in float32; with ``--imitate`` it rounds as one
-that has them.
+that has them. Narrow layers of images are convolved as ever; with ``--winograd`` as wide ones
+are.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from aion_core.data.files import read_options
 from aion_core.data.survey_files import SurveyFiles
 from aion_core.observations import Observation
 from aion_core.plugins import load_registry
-from aion_core.tokenizers import Tokenizer, TokenizerSet, precision
+from aion_core.tokenizers import Tokenizer, TokenizerSet, precision, winograd
 from aion_core.tokenizers.quality import Quality, compare
 
 #: Objects encoded at a time.
@@ -103,10 +104,13 @@ def main() -> None:
     parser.add_argument("--modalities", nargs="+", help="these only (default: all that occur)")
     parser.add_argument("--objects", type=int, default=256, help="of each modality")
     parser.add_argument("--imitate", action="store_true", help="compute in bfloat16 whatever the processor has")
+    parser.add_argument("--winograd", action="store_true", help="convolve narrow layers with fewer products, too")
     parser.add_argument("--out", type=Path, help="write the JSON there, too")
     args = parser.parse_args()
     if args.imitate:
         precision.multiplies_bf16 = lambda device: True  # type: ignore[attr-defined]
+    if args.winograd:
+        winograd.LEAST_CHANNELS = 1
     computes_in = str(precision.fast_type(torch.device("cpu"))).removeprefix("torch.")
     result = {"benchmark": "fast_tokens", "machine": machine(), "fast_computes_in": computes_in, "of": measure(args)}
     text = json.dumps(result, indent=2)

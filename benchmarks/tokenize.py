@@ -1,6 +1,6 @@
 """Encoding of images and spectra beside the release's package: same weights, same batch, one process, interleaved.
 
-    python benchmarks/tokenize.py [--only image] [--objects 4] [--rounds 5] [--threads 2] [--out FILE.json]
+    python benchmarks/tokenize.py [--only image] [--objects 16] [--rounds 5] [--threads 2] [--out FILE.json]
 
 Every codec has a module ``tokenize_<codec>.py`` beside this one, with ``sides(objects)``: functions that encode the
 batch by the release's package (`peer`), by ours in float32 (`exact`), and by ours when it is to be fast (`fast`).
@@ -89,7 +89,7 @@ else:
     def main() -> None:
         parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
         parser.add_argument("--only", choices=CODECS, help="one codec")
-        parser.add_argument("--objects", type=int, default=4, help="objects in the batch")
+        parser.add_argument("--objects", type=int, default=16, help="objects in the batch")
         parser.add_argument("--rounds", type=int, default=5)
         parser.add_argument("--threads", type=int, default=2)
         parser.add_argument("--out", type=Path, help="write the JSON there, too")

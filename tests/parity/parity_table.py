@@ -187,6 +187,9 @@ def main() -> int:
     cases, mutations = collect()
     cases = [c for c in cases if args.codec in (None, c.codec)]
     mutations = [m for m in mutations if args.codec in (None, m.case.codec)]
+    if not cases:
+        known = ", ".join(dict.fromkeys(case.codec for case in collect()[0]))
+        parser.error(f"there is no codec {args.codec}; expected transformer or one of {known}")
     tables: dict[str, list[dict[str, Any]]] = {}
     if args.only != "mutations":
         tables["parity"] = [parity(case) for case in cases]

@@ -66,6 +66,9 @@ class Scratch(local):
     def __init__(self) -> None:
         self.kept: dict[str, Tensor] = {}
 
+    def __reduce__(self) -> tuple[type[Scratch], tuple[()]]:
+        return Scratch, ()  # a copy begins with none: what belongs to a thread cannot be copied
+
     def __call__(self, name: str, *shape: int) -> Tensor:
         """Return a tensor in float32, its values whatever they are; the last of that name is overwritten."""
         size = prod(shape)

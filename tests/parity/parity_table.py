@@ -185,11 +185,11 @@ def main() -> int:
         show(found, args.json)
         return 0 if good else 1
     cases, mutations = collect()
+    known = dict.fromkeys(case.codec for case in cases)
+    if args.codec not in (None, *known):
+        parser.error(f"there is no codec {args.codec}; expected transformer or one of {', '.join(known)}")
     cases = [c for c in cases if args.codec in (None, c.codec)]
     mutations = [m for m in mutations if args.codec in (None, m.case.codec)]
-    if not cases:
-        known = ", ".join(dict.fromkeys(case.codec for case in collect()[0]))
-        parser.error(f"there is no codec {args.codec}; expected transformer or one of {known}")
     tables: dict[str, list[dict[str, Any]]] = {}
     if args.only != "mutations":
         tables["parity"] = [parity(case) for case in cases]

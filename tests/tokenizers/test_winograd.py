@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 
 import pytest
 import torch
@@ -124,3 +126,11 @@ def test_threads_do_not_write_into_one_another() -> None:
 )
 def test_other_convolutions_are_left_as_they_are(conv: nn.Conv2d) -> None:
     assert not any(isinstance(m, WinogradConv2d) for m in WithFewerProducts(nn.Sequential(conv)).modules())
+
+
+@torch.no_grad()
+def test_layers_that_have_been_used_can_be_copied_and_sent_to_other_processes() -> None:
+    quick, x = WithFewerProducts(encoder()), drawn(1, 5, 16, 16)
+    expected = quick(x)
+    for other in (deepcopy(quick), pickle.loads(pickle.dumps(quick))):
+        assert torch.equal(other(x), expected)

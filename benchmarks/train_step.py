@@ -38,7 +38,7 @@ def build(name: str, args: argparse.Namespace, work: Any, device: torch.device) 
     return (
         Peer(work, config(args), device)
         if name == "peer"
-        else Ours(work, config(args), device, args.compile, args.again)
+        else Ours(work, config(args), device, args.compile, args.again, args.precision)
     )
 
 

@@ -2,10 +2,17 @@
 
 from aion_core.engine.average import WeightAverage
 from aion_core.engine.checkpoint import Checkpoint, Checkpoints
-from aion_core.engine.device import autocast, choose_device, peak_memory, without_denormals
+from aion_core.engine.device import autocast, choose_device, give_back_memory, peak_memory, without_denormals
 from aion_core.engine.distributed import World, open_world
 from aion_core.engine.metrics import MetricsLog
-from aion_core.engine.optimizer import build_optimizer, learning_rate, set_learning_rate
+from aion_core.engine.optimizer import (
+    build_optimizer,
+    halve_gradients,
+    learning_rate,
+    set_learning_rate,
+    take_step,
+    total_norm,
+)
 from aion_core.engine.settings import CheckpointSettings, OptimizerSettings, RunSettings, Settings
 from aion_core.engine.signals import StopFlag
 from aion_core.engine.skipping import SkipRule
@@ -27,9 +34,13 @@ __all__ = [
     "build_optimizer",
     "choose_device",
     "differences",
+    "give_back_memory",
+    "halve_gradients",
     "learning_rate",
     "open_world",
     "peak_memory",
     "set_learning_rate",
+    "take_step",
+    "total_norm",
     "without_denormals",
 ]

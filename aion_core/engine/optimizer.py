@@ -1,15 +1,18 @@
-"""AdamW over groups of parameters, and the learning-rate schedule as a function of the step."""
+"""AdamW over groups of parameters, its steps, and the learning-rate schedule as a function of the step."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import product
 
 import torch
 from torch import Tensor, nn
 
 from aion_core.engine.settings import OptimizerSettings
+
+#: Bytes of gradients that are widened at a time.
+PORTION = 32 << 20
 
 
 def build_optimizer(
@@ -40,6 +43,62 @@ def build_optimizer(
             scale = settings.embedding_lr if embedding else 1.0
             groups.append({"params": members, "weight_decay": weight_decay, "lr_scale": scale})
     return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True)
+
+
+def halve_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Let the gradients of some float32 parameters be kept in bfloat16, in which products in bfloat16 give them.
+
+    Nothing is lost where a step has one backward pass only, and every parameter one product: else they would be added
+    up in bfloat16. Takes effect from PyTorch 2.10 on.
+    """
+    for parameter in parameters:
+        if hasattr(parameter, "grad_dtype"):
+            parameter.grad_dtype = torch.bfloat16
+
+
+def total_norm(gradients: Iterable[Tensor]) -> Tensor:
+    """Return the norm of all gradients together, in float32."""
+    every = list(gradients)
+    if all(g.dtype == torch.float32 for g in every):
+        return torch.nn.utils.get_total_norm(every)
+    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g.float()) for g in every]))
+
+
+def take_step(optimizer: torch.optim.Optimizer, norm: Tensor, largest: float) -> None:
+    """Do a step with the gradients, scaled so that their norm, which is `norm`, is `largest` at most (infinite: not).
+
+    Gradients in bfloat16 (`halve_gradients`) are widened and used up a portion at a time; they are None afterwards.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    halves = {p: p.grad for p in parameters if p.grad.dtype != p.dtype}
+    for parameter in halves:
+        parameter.grad = None
+    clip = math.isfinite(largest)
+    if clip:
+        torch.nn.utils.clip_grads_with_norm_(parameters, largest, norm)
+    optimizer.step()
+    if not halves:
+        return
+    optimizer.zero_grad(set_to_none=True)
+    scale = (largest / (norm + 1e-6)).clamp(max=1.0) if clip else 1.0  # as clip_grads_with_norm_ has it
+    for portion in _portions(list(halves)):
+        for parameter in portion:
+            parameter.grad_dtype = torch.float32
+            parameter.grad = halves.pop(parameter).float().mul_(scale)
+        optimizer.step()
+        for parameter in portion:
+            parameter.grad = None
+            parameter.grad_dtype = torch.bfloat16
+
+
+def _portions(parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    portion: list[nn.Parameter] = []
+    for parameter in parameters:
+        if portion and sum(4 * p.numel() for p in (*portion, parameter)) > PORTION:
+            yield portion
+            portion = []
+        portion.append(parameter)
+    yield portion
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from aion_core.model.config import AionConfig
-from aion_core.model.linear import Linear, attention
+from aion_core.model.linear import Linear, attention, linear_of, projected
 
 NORM_EPS = 1e-6
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"SiLU": F.silu, "GELU": F.gelu, "ReLU": F.relu}
@@ -45,8 +43,11 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """``x [B, N, D]``; mask True = may attend, broadcast to ``[B, H, N, N]``, None = all. Returns ``[B, N, D]``."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(2)
-        return self.proj(_attend(self.q_norm(q), self.k_norm(k), v, mask))
+        return projected(self._attended, self.proj, self.qkv(x), mask)
+
+    def _attended(self, qkv: Tensor, mask: Tensor | None) -> Tensor:
+        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).unbind(2)
+        return _attend(self.q_norm(q), self.k_norm(k), v, mask)
 
 
 class CrossAttention(nn.Module):
@@ -62,9 +63,11 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
         """Mask True = may attend, broadcast to ``[B, H, M, N]``. Returns ``[B, M, D]``."""
-        q = self.q(x).unflatten(-1, (self.heads, -1))
-        k, v = self.kv(context).unflatten(-1, (2, self.heads, -1)).unbind(2)
-        return self.proj(_attend(self.q_norm(q), self.k_norm(k), v, mask))
+        return projected(self._attended, self.proj, self.q(x), self.kv(context), mask)
+
+    def _attended(self, q: Tensor, kv: Tensor, mask: Tensor | None) -> Tensor:
+        k, v = kv.unflatten(-1, (2, self.heads, -1)).unbind(2)
+        return _attend(self.q_norm(q.unflatten(-1, (self.heads, -1))), self.k_norm(k), v, mask)
 
 
 class Mlp(nn.Module):
@@ -80,16 +83,12 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate = self.fc1(x)
-        hidden = [gate] if self.fc3 is None else [gate, self.fc3(x)]
-        if not (torch.is_grad_enabled() and gate.requires_grad):
-            return self._down(*hidden)
-        # Half of what a block would keep for its backward pass, for one per cent of its time: the product is computed
-        # again (and fc2 is not: recomputation ends when all is there that backward needs).
-        return cast(Tensor, checkpoint(self._down, *hidden, use_reentrant=False, preserve_rng_state=False))
+        inputs = [gate] if self.fc3 is None else [gate, self.fc3(x)]
+        return linear_of(self._hidden, inputs, self.fc2.weight, self.fc2.bias)
 
-    def _down(self, gate: Tensor, up: Tensor | None = None) -> Tensor:
+    def _hidden(self, gate: Tensor, up: Tensor | None = None) -> Tensor:
         hidden = self.act(gate)
-        return cast(Tensor, self.fc2(hidden if up is None else hidden * up))
+        return hidden if up is None else hidden * up
 
 
 class Block(nn.Module):

@@ -25,7 +25,7 @@ from aion_core.data.masking import MaskingConfig
 from aion_core.model import AionModel
 from aion_core.model.config import AionConfig
 from aion_core.train.config import TrainConfig
-from aion_core.train.parallel import blocks, checkpoint_activations, choose_trained
+from aion_core.train.parallel import blocks, checkpoint_activations, choose_trained, weights_of_products
 
 #: CUDA context, communication buffers, and what the allocator cannot fill.
 RESERVE = 3 << 30
@@ -70,7 +70,7 @@ def state_bytes(config: TrainConfig, space: TokenSpace, gpus: int) -> dict[str, 
     parameter (2, or 4 in fp32): all N for ZeRO-2; of the root (embeddings and heads) and of two blocks, one in use and
     one on its way, for full sharding. Gradients come whole, a block or the root at a time, c bytes a parameter and 4
     more to be summed over ranks; while steps accumulate, ``4 N`` of them stay whole. Alone, a GPU computes with copies
-    that count as activations.
+    that count as activations; in bfloat16, without accumulation, it keeps gradients of products so: 2 bytes.
     """
     with torch.device("meta"):
         model = AionModel(config.model.build(), space)
@@ -78,6 +78,8 @@ def state_bytes(config: TrainConfig, space: TokenSpace, gpus: int) -> dict[str, 
     (total, root, largest), (trained, *parts) = (_sizes(model, only) for only in (False, True))
     shards = max(1, gpus // config.parallel.replicate)
     found = {"weights": 4 * total // shards, "gradients": 4 * trained // shards, "optimiser": 8 * trained // shards}
+    if gpus == 1 and config.run.precision != "fp32" and config.data.accumulate == 1:
+        found["gradients"] -= 2 * sum(p.numel() for p in weights_of_products(model) if p.requires_grad)
     if gpus > 1:
         copy = 4 if config.run.precision == "fp32" else 2
         gathered = total if config.parallel.sharding == "zero2" else root + 2 * largest

@@ -29,6 +29,7 @@ from aion_core.engine import (
     learning_rate,
     peak_memory,
     set_learning_rate,
+    take_step,
 )
 from aion_core.engine.device import on_its_way
 from aion_core.engine.hardware import gpu_of
@@ -39,7 +40,7 @@ from aion_core.train.beginning import find_beginning, weights_sha256
 from aion_core.train.config import TrainConfig
 from aion_core.train.data import TrainingData
 from aion_core.train.evaluation import HeldOut, Selection, conditional_loss, masked_losses, modality_loss, pairs
-from aion_core.train.parallel import build_model, clip_gradients, communicate_gradients, local_parameters, reshard
+from aion_core.train.parallel import build_model, communicate_gradients, gradient_norm, local_parameters, reshard
 from aion_core.train.state import begin_with, check_resumable, restore, run_tensors, write_documents
 
 
@@ -173,13 +174,13 @@ class Trainer:
                 sums = self.model(batch.to(self.device))
             modality_loss(sums, counts, self.weights, self.config.loss.by).backward()
             parts.append(sums.detach())
-        norm = clip_gradients(self.model, self.local, settings.clip_norm or math.inf, self.world)
+        norm = gradient_norm(self.model, self.local, self.world)
         sums = self.world.sum(torch.stack(parts).sum(0))
         loss = modality_loss(sums, counts, self.weights, self.config.loss.by)
         numbers = on_its_way(torch.cat([torch.stack([loss, norm]), sums]))
         # AdamW itself leaves everything as it is where this is 1: the host need not know before it queues the step.
         self.optimizer.found_inf = 1 - (loss.isfinite() & norm.isfinite()).float()  # type: ignore[attr-defined]
-        self.optimizer.step()
+        take_step(self.optimizer, norm, settings.clip_norm or math.inf)
         for holder in (self.optimizer, self.model):
             holder.zero_grad(set_to_none=True)
         loss_value, norm_value, *by_slot = numbers()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import signal
+import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,9 +23,14 @@ from aion_core.engine import (
     OptimizerSettings,
     StopFlag,
     build_optimizer,
+    give_back_memory,
+    halve_gradients,
     learning_rate,
     set_learning_rate,
+    take_step,
+    total_norm,
 )
+from aion_core.engine import optimizer as optimizer_module
 from aion_core.files import read_json, read_safetensors, replacing, write_json, write_safetensors
 
 
@@ -266,3 +274,53 @@ class TestFiles:
         (tmp_path / "a.json").write_bytes(content)
         with pytest.raises(InputError, match="not a readable JSON"):
             read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("largest", [0.01, 1e3, math.inf])
+@pytest.mark.parametrize("portion", [1, 200, 1 << 20])
+def test_gradients_kept_in_bfloat16_give_the_step_of_the_same_numbers_in_float32(
+    largest: float, portion: int, monkeypatch
+) -> None:
+    monkeypatch.setattr(optimizer_module, "PORTION", portion)
+    draw = partial(torch.randn, generator=torch.Generator().manual_seed(0))
+    start, given = [draw(7, 5) for _ in range(4)], [[draw(7, 5).bfloat16() for _ in range(4)] for _ in range(3)]
+    found = {}
+    for halved in (False, True):
+        weights = {str(i): nn.Parameter(w.clone()) for i, w in enumerate(start)}
+        optimizer = build_optimizer(weights, OptimizerSettings(steps=3, lr=0.1), lambda name, p: True)
+        if halved:
+            halve_gradients([weights["1"], weights["3"]])
+        for gradients in given:
+            for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
+                weight.grad = gradient if halved and name in "13" else gradient.float()
+            norm = total_norm(p.grad for p in weights.values())
+            assert norm.dtype == torch.float32
+            take_step(optimizer, norm, largest)
+            optimizer.zero_grad()
+        found[halved] = [*weights.values(), norm]
+    assert all(torch.equal(a, b) for a, b in zip(found[False], found[True], strict=True))
+    assert not torch.equal(found[True][1], start[1])
+
+
+def test_a_step_with_a_norm_that_is_not_finite_leaves_weights_with_halved_gradients_as_they_are() -> None:
+    weight = nn.Parameter(torch.ones(3, 2))
+    optimizer = build_optimizer({"w": weight}, OptimizerSettings(steps=1), lambda name, p: True)
+    halve_gradients([weight])
+    weight.grad = torch.full((3, 2), math.nan).bfloat16()
+    optimizer.found_inf = torch.ones(())
+    take_step(optimizer, total_norm([weight.grad]), 1.0)
+    assert torch.equal(weight, torch.ones(3, 2))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_memory_freed_in_pieces_goes_back_to_the_system() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    before = resident()
+    pieces = [torch.ones(25_000) for _ in range(2_000)]  # 200 MB, each piece too small to be mapped on its own
+    kept = pieces[::100]
+    del pieces
+    give_back_memory()
+    assert resident() - before < 40e6
+    assert all((piece == 1).all() for piece in kept)

@@ -17,12 +17,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from aion_core.data.batches import TokenBatch, batch_of_tokens
 from aion_core.engine import OptimizerSettings, World, build_optimizer
 from aion_core.engine.device import autocast, computes_bf16, multiplies_bf16
-from aion_core.model import AionConfig, AionModel
-from aion_core.model.layers import Mlp
+from aion_core.model import AionConfig, AionModel, linear
+from aion_core.model.layers import Attention, Mlp
 from aion_core.train.config import ParallelSettings
 from aion_core.train.evaluation import modality_loss
 from aion_core.train.memory import LiveBytes
-from aion_core.train.parallel import checkpoint_activations, clip_gradients, compile_blocks
+from aion_core.train.parallel import checkpoint_activations, compile_blocks, gradient_norm
 
 #: Operations whose result the host has to wait for, because a number or a shape depends on it.
 WAITING = ("_local_scalar_dense", "nonzero", "unique", "masked_select", "is_nonzero", "equal", "_assert_async")
@@ -97,7 +97,8 @@ def test_a_step_is_queued_without_a_number_that_the_device_holds(model, batch, p
         batch = replace(batch, input_full=False, target_full=False)
     weights = torch.ones(len(model.space), device=device)
     modality_loss(model(batch), batch.target_counts, weights, "modality").backward()
-    norm = clip_gradients(model, dict(model.named_parameters()), 1.0, World(0, 1, device))
+    norm = gradient_norm(model, dict(model.named_parameters()), World(0, 1, device))
+    torch.nn.utils.clip_grads_with_norm_(model.parameters(), 1.0, norm)
     assert {norm.device, *(p.grad.device for p in model.parameters())} == {device}
 
 
@@ -189,6 +190,31 @@ def test_the_gated_product_is_not_kept_and_no_product_of_matrices_is_done_twice(
     with FlopCounterMode(display=False) as counter:
         mlp(x).sum().backward()
     assert counter.get_total_flops() == 3 * 3 * 2 * 5 * 32 * hidden
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_on_a_cpu_neither_attention_nor_the_gated_product_is_kept(half: bool, monkeypatch) -> None:
+    """Kept are queries, keys and values; in bfloat16 also what enters the last product, which is not done twice."""
+    monkeypatch.setattr(linear, "NATIVE", False)
+    config = AionConfig(dim=32, num_heads=4)
+    x = torch.randn(2, 16, 32, generator=torch.Generator().manual_seed(0), requires_grad=True)
+
+    def computed(layer: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def compute(x: Tensor) -> Tensor:
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+                return layer(x)
+
+        return compute
+
+    size = x.nbytes // 2 if half else x.nbytes
+    attention = Attention(config)
+    attend = computed(lambda x: attention(x, None))
+    assert bytes_kept(attend, x) == (3 + 1 + 1 if half else 3) * size
+    mlp = Mlp(config)
+    assert bytes_kept(computed(mlp), x) == 2 * size // 32 * mlp.fc1.out_features + (2 * size if half else 0)
+    with FlopCounterMode(display=False) as counter:
+        computed(mlp)(x).sum().backward()
+    assert counter.get_total_flops() == 3 * 3 * 2 * 32 * 32 * mlp.fc1.out_features
 
 
 # -- optimisations change nothing --------------------------------------------------------------------------------------

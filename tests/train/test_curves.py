@@ -18,7 +18,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from aion_core.data.batches import TokenBatch
-from aion_core.train import TrainConfig, Trainer
+from aion_core.model.layers import Attention, CrossAttention
+from aion_core.train import TrainConfig, Trainer, parallel
 
 #: Budgets that every object fills, so that masks are left out; two layers of a kind; as many steps as show a curve.
 SETTINGS = (
@@ -71,12 +72,29 @@ def product_kept(trainer: Trainer) -> None:
         mlp.forward = lambda x, mlp=mlp: mlp.fc2(mlp.act(mlp.fc1(x)) * mlp.fc3(x))
 
 
+def attention_kept(trainer: Trainer) -> None:
+    for block in [*trainer.model.encoder, *trainer.model.decoder]:
+        for layer in block.modules():
+            if isinstance(layer, Attention):
+                layer.forward = lambda x, mask, a=layer: a.proj(a._attended(a.qkv(x), mask))
+            elif isinstance(layer, CrossAttention):
+                layer.forward = lambda x, c, mask, a=layer: a.proj(a._attended(a.q(x), a.kv(c), mask))
+
+
+def memory_given_back(trainer: Trainer) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parallel, "LARGE", 0)
+        parallel.spare_memory(trainer.model, torch.device("cpu"), halve=False)
+
+
 SAME_BITS: dict[str, tuple[Callable[[Trainer], None] | None, tuple[str, ...]]] = {
     "as it is": (None, ()),
     "no batch prepared ahead": (nothing_ahead, ()),
     "five batches prepared ahead": (much_ahead, ()),
     "batches in page-locked memory": (page_locked, ()),
     "the gated product kept": (product_kept, ()),
+    "attention kept": (attention_kept, ()),
+    "free memory given back": (memory_given_back, ()),
     "cheap operations computed again": (None, ("parallel.activation_checkpointing='selective'",)),
     "blocks computed again": (None, ("parallel.activation_checkpointing='full'",)),
 }
@@ -92,6 +110,30 @@ def test_no_bit_of_the_curve_depends_on_what_is_prepared_or_computed_again(make_
         curves[name] = curve(trainer)
     assert [name for name in curves if curves[name] != curves["as it is"]] == []
     assert curve(make_trainer("run.seed=1")) != curves["as it is"]
+
+
+def test_no_bit_of_the_curve_in_bfloat16_depends_on_what_gradients_are_kept_in(make_trainer, monkeypatch) -> None:
+    kept: dict[str, set[torch.dtype]] = {}
+    curves = {}
+    for name in ("bfloat16", "float32"):
+        if name == "float32":
+            monkeypatch.setattr(parallel, "halve_gradients", lambda parameters: None)
+        trainer = make_trainer("run.precision='bf16'", "optimizer.clip_norm=0.1")
+        seen = kept[name] = set()
+        for parameter in parallel.weights_of_products(trainer.model):
+            parameter.register_post_accumulate_grad_hook(lambda p, seen=seen: seen.add(p.grad.dtype))
+        curves[name] = curve(trainer)
+    assert kept == {"bfloat16": {torch.bfloat16}, "float32": {torch.float32}}
+    assert curves["bfloat16"] == curves["float32"]
+
+
+def test_gradients_that_add_up_are_kept_in_float32(make_trainer) -> None:
+    trainer = make_trainer("run.precision='bf16'", "data.accumulate=2")
+    seen = set()
+    for parameter in trainer.model.parameters():
+        parameter.register_post_accumulate_grad_hook(lambda p: seen.add(p.grad.dtype))
+    curve(trainer)
+    assert seen == {torch.float32}
 
 
 # -- what changes the last bits: other sums ----------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from aion_core.train.parallel import (
     blocks,
     check_replicas,
     checkpoint_activations,
-    clip_gradients,
+    gradient_norm,
     local_parameters,
     materialise,
 )
@@ -60,9 +60,8 @@ def test_alone_the_optimiser_works_on_the_parameters_themselves(space) -> None:
     assert all(local[name] is p for name, p in model.named_parameters())
     for p in model.parameters():
         p.grad = torch.ones_like(p)
-    norm = clip_gradients(model, local, 0.5, World(0, 1, CPU))
+    norm = gradient_norm(model, local, World(0, 1, CPU))
     assert norm**2 == pytest.approx(sum(p.numel() for p in model.parameters()), rel=1e-4)
-    assert torch.nn.utils.get_total_norm([p.grad for p in model.parameters()]) == pytest.approx(0.5, rel=1e-3)
 
 
 def test_every_layer_is_a_block(space) -> None:

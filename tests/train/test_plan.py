@@ -18,6 +18,7 @@ from aion_core.model.flops import training_flops
 from aion_core.train import TrainConfig
 from aion_core.train.data import TrainingData
 from aion_core.train.memory import any_batch, memory_per_gpu, state_bytes, step_bytes
+from aion_core.train.parallel import weights_of_products
 
 #: Wide enough that activations, not the fixed costs, are what is measured.
 WIDE = (
@@ -105,7 +106,7 @@ def test_sources_are_mixed_by_weight_and_some_come_round_more_often(make_store, 
 def test_memory_of_a_step_is_what_the_allocator_measures(
     make_store, make_config, tmp_path, checkpointing, precision, monkeypatch
 ) -> None:
-    monkeypatch.setattr(linear, "NATIVE", True)  # as on the device that is planned for
+    monkeypatch.setattr(linear, "on_cpu", lambda x: False)  # as on the device that is planned for
     make_store()
     changes = [*WIDE, f"parallel.activation_checkpointing='{checkpointing}'", f"run.precision='{precision}'"]
     config = TrainConfig.from_toml(make_config(), changes)
@@ -135,7 +136,8 @@ def _allocated(config: TrainConfig, space, samples: int, targets: list[float]) -
     return most
 
 
-def test_what_autograd_saves_is_most_of_a_steps_memory(make_store, make_config, tmp_path) -> None:
+def test_what_autograd_saves_is_most_of_a_steps_memory(make_store, make_config, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(linear, "on_cpu", lambda x: False)
     make_store()
     config = TrainConfig.from_toml(make_config(), WIDE)
     space = TokenStore(tmp_path / "stores/store.arrow").space
@@ -162,7 +164,16 @@ class TestState:
 
     def test_one_gpu_holds_sixteen_bytes_a_parameter(self, config) -> None:
         n = sum(p.numel() for p in AionModel(config().model.build(), self.space).parameters())
-        assert sum(state_bytes(config(), self.space, 1).values()) == 16 * n
+        for changes in ("run.precision='fp32'",), ("data.accumulate=2",):
+            assert sum(state_bytes(config(*changes), self.space, 1).values()) == 16 * n
+
+    def test_in_bfloat16_gradients_of_products_take_two_bytes_where_nothing_is_added_to_them(self, config) -> None:
+        model = AionModel(config().model.build(), self.space)
+        halved = {id(p) for p in weights_of_products(model)}
+        bytes_each = [14 if id(p) in halved else 16 for p in model.parameters()]
+        expected = sum(b * p.numel() for b, p in zip(bytes_each, model.parameters(), strict=True))
+        assert sum(state_bytes(config(), self.space, 1).values()) == expected
+        assert len(halved) > 10
 
     def test_several_share_them_and_gather_a_copy(self, config) -> None:
         n = sum(p.numel() for p in AionModel(config().model.build(), self.space).parameters())

@@ -15,12 +15,13 @@ training lacks first, attention between its products (a quarter of the rest, for
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from aion_core.engine.device import multiplies_bf16
 
@@ -64,21 +65,30 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def projected(heads: Callable[..., Tensor], proj: Linear, *inputs: Tensor | None) -> Tensor:
-    """Return ``proj(heads(*inputs))``; on a CPU, attention is computed again in the backward pass."""
+    """Return ``proj(heads(*inputs))``; on a CPU, what attention is given is made again in the backward pass.
+
+    What it gives is kept, for `proj` needs it; where numbers are rounded on the way, it is computed again, too.
+    """
     x = inputs[0]
     if x is None or not (torch.is_grad_enabled() and x.requires_grad and on_cpu(x)):
         return cast(Tensor, proj(heads(*inputs)))
     if rounds(x):
         return cast(Tensor, proj(again(heads, *inputs)))
-    return again(lambda *tensors: proj(heads(*tensors)), *inputs)
+    keep = partial(create_selective_checkpoint_contexts, _keep_attention)
+    return again(lambda *tensors: proj(heads(*tensors)), *inputs, context_fn=keep)
 
 
-def again(function: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
+def _keep_attention(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    attends = "scaled_dot_product" in operation.name()
+    return CheckpointPolicy.MUST_SAVE if attends else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def again(function: Callable[..., Tensor], *inputs: Tensor | None, **options: Any) -> Tensor:
     """Call a function whose intermediate results are not kept for the backward pass.
 
     Recomputation ends when all is there that backward needs: a product of matrices at the end is not done twice.
     """
-    return cast(Tensor, checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False))
+    return cast(Tensor, checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False, **options))
 
 
 def on_cpu(x: Tensor) -> bool:

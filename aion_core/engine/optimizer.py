@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import product
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate, product
 
 import torch
 from torch import Tensor, nn
 
 from aion_core.engine.settings import OptimizerSettings
 
-#: Bytes of gradients that are widened at a time.
-PORTION = 32 << 20
+#: In how many portions gradients are widened: each takes a pass over the parameters' names.
+PORTIONS = 8
 
 
 def build_optimizer(
@@ -91,14 +91,13 @@ def take_step(optimizer: torch.optim.Optimizer, norm: Tensor, largest: float) ->
             parameter.grad_dtype = torch.bfloat16
 
 
-def _portions(parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
-    portion: list[nn.Parameter] = []
-    for parameter in parameters:
-        if portion and sum(4 * p.numel() for p in (*portion, parameter)) > PORTION:
-            yield portion
-            portion = []
-        portion.append(parameter)
-    yield portion
+def _portions(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Cut a sequence of parameters into `PORTIONS` of about the same size."""
+    ends = list(accumulate(p.numel() for p in parameters))
+    portions: list[list[nn.Parameter]] = [[] for _ in range(PORTIONS)]
+    for parameter, end in zip(parameters, ends, strict=True):
+        portions[math.ceil(PORTIONS * end / ends[-1]) - 1].append(parameter)
+    return [portion for portion in portions if portion]
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -9,7 +9,7 @@ backward pass is in bfloat16 as ever.
 
 What is cheap to compute is computed again in the backward pass and not kept: the input of a feed-forward layer's last
 product everywhere (half of what a block would keep, for one per cent of its time), and on CPUs, where memory is what a
-training lacks first, attention between its products (a quarter of the rest, for three per cent).
+training lacks first, what lies between the products of attention.
 """
 
 from __future__ import annotations

@@ -15,7 +15,6 @@ training lacks first, what lies between the products of attention.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -26,6 +25,9 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from aion_core.engine.device import multiplies_bf16
 
 BF16 = torch.bfloat16
+#: Products of matrices, and what the names of attention's operations begin with.
+PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")
+ATTENTION = ("_scaled_dot_product", "_flash_attention", "flex_attention")
 #: Whether this processor has instructions for it.
 NATIVE = multiplies_bf16(torch.device("cpu"))
 
@@ -74,13 +76,18 @@ def projected(heads: Callable[..., Tensor], proj: Linear, *inputs: Tensor | None
         return cast(Tensor, proj(heads(*inputs)))
     if rounds(x):
         return cast(Tensor, proj(again(heads, *inputs)))
-    keep = partial(create_selective_checkpoint_contexts, _keep_attention)
-    return again(lambda *tensors: proj(heads(*tensors)), *inputs, context_fn=keep)
+    return cast(Tensor, proj(again(heads, *inputs, context_fn=keeping_products)))
 
 
-def _keep_attention(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    attends = "scaled_dot_product" in operation.name()
-    return CheckpointPolicy.MUST_SAVE if attends else CheckpointPolicy.PREFER_RECOMPUTE
+def keeping_products() -> Any:
+    """Let a checkpoint keep what costs more to compute than to read again: products of matrices, and attention."""
+    return create_selective_checkpoint_contexts(_keep)
+
+
+def _keep(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    name = operation.name().partition("::")[2]
+    kept = name.partition(".")[0] in PRODUCTS or name.startswith(ATTENTION)
+    return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
 
 
 def again(function: Callable[..., Tensor], *inputs: Tensor | None, **options: Any) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+from torch.utils.checkpoint import checkpoint
 
 from aion_core.contract import AionError, TokenSpace
 from aion_core.engine import give_back_memory, halve_gradients, total_norm
@@ -32,10 +32,9 @@ from aion_core.model import AionModel
 from aion_core.model.embeddings import DecoderEmbedding
 from aion_core.model.growth import freeze_old
 from aion_core.model.initialise import initial
+from aion_core.model.linear import keeping_products
 from aion_core.train.config import ParallelSettings, TrainConfig
 
-#: What selective activation checkpointing keeps: the operations that cost more than to read their result again.
-KEPT = ("mm", "addmm", "bmm", "baddbmm", "_scaled_dot_product", "_flash_attention", "flex_attention")
 #: How often a pass through the model gives free memory back, for what comes next has to fetch it from the system again;
 #: and bytes of weights below which it is not worth it.
 TIMES, LARGE = 4, 128 << 20
@@ -121,15 +120,9 @@ def checkpoint_activations(model: AionModel, settings: ParallelSettings) -> None
         return
     more: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}  # nothing in a block is random
     if settings.activation_checkpointing == "selective":
-        more["context_fn"] = partial(create_selective_checkpoint_contexts, _keep)
+        more["context_fn"] = keeping_products
     for block in blocks(model):
         block.forward = partial(checkpoint, block.forward, **more)  # the instance's own: hooks stay outside of it
-
-
-def _keep(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    name = operation.name().partition("::")[2]
-    kept = name.partition(".")[0] in KEPT or name.startswith(KEPT[4:])
-    return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
 
 
 # -- compilation -----------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from aion_core.data.batches import batch_of_tokens
-from aion_core.model import PRESETS, AionConfig, AionModel, linear
+from aion_core.model import PRESETS, AionConfig, AionModel
 from aion_core.model.flops import forward_flops, training_flops
 from aion_core.model.growth import freeze_old
 
@@ -19,12 +19,6 @@ SWITCHES: dict[str, dict[str, object]] = {
     "registers, own embeddings": {"num_register_tokens": 5, "share_modality_embeddings": False},
     "other masks": {"decoder_sep_mask": False, "decoder_causal_mask": True},
 }
-
-
-@pytest.fixture(autouse=True)
-def as_on_a_gpu(monkeypatch) -> None:
-    """On a CPU the parts of attention that is not fused, which alone PyTorch counts there, are computed twice."""
-    monkeypatch.setattr(linear, "on_cpu", lambda x: False)
 
 
 @pytest.mark.parametrize("switches", SWITCHES.values(), ids=SWITCHES)

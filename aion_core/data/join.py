@@ -56,17 +56,17 @@ def join_stores(
     stores = [store for store in stores if len(store)]
     if not stores or not len(ra):
         raise InputError("There is nothing to join: no store with an object in it, or no object to join by.")
-    found = [matches(store, ra, dec, within) for store in stores]
+    found = [(store, keys, matches(store, ra, dec, within, keys)) for store in stores for keys in _together(store)]
     with StoreWriter(path, united(stores)) as writer:
         for first in range(0, len(ra), PART):
             part = slice(first, first + PART)
             count = len(ra[part])
             tokens: dict[str, Int] = {}
-            for store, rows in zip(stores, found, strict=True):
+            for store, keys, rows in found:
                 objects = np.flatnonzero(rows[part] >= 0)
                 if not len(objects):
                     continue
-                for key, codes in store.tokens(rows[part][objects]).items():
+                for key, codes in store.tokens(rows[part][objects], keys).items():
                     whole = tokens.setdefault(key, np.full((count, codes.shape[1]), -1))
                     free = whole[objects, 0] < 0
                     whole[objects[free]] = codes[free]
@@ -76,8 +76,17 @@ def join_stores(
     return TokenStore(path)
 
 
-def matches(store: TokenStore, ra: npt.ArrayLike, dec: npt.ArrayLike, within: float = WITHIN) -> Int:
-    """Return for each position (ICRS degrees, ``[B]``) the row of the nearest object of a store, −1 if none is near."""
+def matches(
+    store: TokenStore,
+    ra: npt.ArrayLike,
+    dec: npt.ArrayLike,
+    within: float = WITHIN,
+    keys: Sequence[str] | None = None,
+) -> Int:
+    """Return for each position (ICRS degrees, ``[B]``) the row of the nearest object of a store, −1 if none is near.
+
+    With `keys`, of those that have one of these modalities.
+    """
     from astropy import units
     from astropy.coordinates import SkyCoord
 
@@ -85,13 +94,25 @@ def matches(store: TokenStore, ra: npt.ArrayLike, dec: npt.ArrayLike, within: fl
     if not (np.isfinite(ra).all() and np.isfinite(dec).all()):
         raise InputError("Objects are joined by position, and one of them has none.")
     rows = np.full(len(ra), -1, np.int64)
-    known = np.flatnonzero(np.isfinite(store.ra) & np.isfinite(store.dec))
+    there = np.isfinite(store.ra) & np.isfinite(store.dec)
+    known = np.flatnonzero(there if keys is None else there & store.present(keys))
     if len(known) and len(ra):
-        there = SkyCoord(store.ra[known], store.dec[known], unit=units.deg)
-        index, away, _ = SkyCoord(ra, dec, unit=units.deg).match_to_catalog_sky(there)
+        sky = SkyCoord(store.ra[known], store.dec[known], unit=units.deg)
+        index, away, _ = SkyCoord(ra, dec, unit=units.deg).match_to_catalog_sky(sky)
         near = away < within * units.arcsec
         rows[near] = known[index[near]]
     return rows
+
+
+def _together(store: TokenStore) -> list[list[str]]:
+    """Return the modalities of a store in groups that the same rows have: each is to be looked for once.
+
+    An object may have several rows in a store: one of a catalogue, and one of the images beside it.
+    """
+    groups: dict[bytes, list[str]] = {}
+    for key in store.space.keys:
+        groups.setdefault(np.packbits(store.present([key])).tobytes(), []).append(key)
+    return list(groups.values())
 
 
 def united(stores: Sequence[TokenStore]) -> TokenSpace:

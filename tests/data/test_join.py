@@ -51,6 +51,18 @@ def test_what_is_farther_away_belongs_to_nobody(two):
     assert matches(two[1], RA, DEC, within=0.5).tolist() == [3, -1, 1, -1]
 
 
+def test_an_object_that_a_store_has_in_several_rows_gets_what_each_of_them_has(make_spec, make_space, tmp_path):
+    """A catalogue and the images beside it are two rows of one object: neither hides the other."""
+    space = make_space(make_spec("test_r", 1024, (1,), "scalar"), make_spec("test_image", 4375, (3, 3), "grid2d"))
+    dec = [2 + 0.1 * ARCSEC, 2.0, 2.0, 2 + 0.2 * ARCSEC]
+    both = store(tmp_path / "both.arrow", space, [150.0, 150.0, 150.1, 150.1], dec,
+                 test_r=[[10], [-1], [12], [13]], test_image=[[-1] * 9, range(9), [-1] * 9, range(9, 18)])  # fmt: skip
+    joined = join_stores([both], np.array(["p", "q"]), RA[:2], DEC[:2], tmp_path / "joined.arrow")
+    codes = joined.tokens([0, 1])
+    assert codes["test_r"].ravel().tolist() == [10, 12]
+    assert codes["test_image"].tolist() == [list(range(9)), list(range(9, 18))]
+
+
 def test_tokens_of_different_tokenizers_are_not_joined(two, make_spec, tmp_path):
     slot = Slot(spec=make_spec("test_z", 1024, (1,), "scalar"), fingerprint="f" * 64)
     other = store(tmp_path / "c.arrow", TokenSpace(slots=(slot,)), RA[:1], DEC[:1], test_z=[[1]])

@@ -37,7 +37,7 @@ GALAXY, STAR, QUASAR = range(3)
 FIELD, WIDTH = 500, 0.1
 #: Where half of the fields lie, (ra, ra, dec, dec) in degrees: where wide surveys overlap; and where the others do.
 OVERLAP, REST = (150.0, 220.0, -1.5, 4.0), (120.0, 240.0, -8.0, 32.0)
-_SHARES = (0.66, 0.20, 0.14)
+_SHARES = (0.74, 0.16, 0.10)
 _BLOCK = 250
 
 #: Unit of each column of the truth table that has one.
@@ -210,7 +210,7 @@ def _field(seed: int, field: int) -> dict[str, npt.NDArray[Any]]:
         "dec": dec,
         "field_ra": np.full(FIELD, centre[0]),
         "field_dec": np.full(FIELD, centre[1]),
-        "ebv": np.clip(0.04 * np.exp(0.6 * rng.normal()) * (1 + 0.05 * rng.normal(size=FIELD)), 0.003, 0.8),
+        "ebv": reddening(seed, field, (ra - centre[0]) * np.cos(np.radians(centre[1])), dec - centre[1]),
     }
     counts = np.bincount(kind, minlength=3)
     drawn = (_galaxies(rng, counts[0]), stars.draw(rng, counts[1]), quasars.draw(rng, counts[2]))
@@ -225,6 +225,16 @@ def _field(seed: int, field: int) -> dict[str, npt.NDArray[Any]]:
     scale = cosmology.arcsec_per_kpc(columns["redshift"][galaxy])
     columns["radius"][galaxy] = np.clip(columns["radius_kpc"][galaxy] * scale, 0.05, 8.0)
     return columns
+
+
+def reddening(seed: int, field: int, east: Float, north: Float) -> Float:
+    """Return E(B−V) in mag, ``[n]``, at places some degrees off the centre of a field.
+
+    Smooth over a field, as in maps of the Galaxy's dust, whose resolution is as coarse (Schlegel et al. 1998).
+    """
+    level, *slope = generator("mock dust", seed, field).normal(size=3)
+    across = (slope[0] * east + slope[1] * north) / WIDTH
+    return np.clip(0.04 * np.exp(0.6 * level + 0.3 * across), 0.003, 0.8)
 
 
 def _galaxies(rng: np.random.Generator, count: int) -> dict[str, npt.NDArray[Any]]:

@@ -10,14 +10,16 @@ import numpy as np
 
 from aion_core.mock.grid import Float
 from aion_core.mock.instruments import Filter, photometry
-from aion_core.mock.objects import FIELD, GALAXY, WIDTH, MockObjects, generator
+from aion_core.mock.objects import FIELD, GALAXY, WIDTH, MockObjects, generator, reddening
 
 #: Faint galaxies from one magnitude to another (at 6200 Å); counts per arcmin² at 23 and their growth per magnitude
 #: (Metcalfe et al. 2001, MNRAS 323, 795).
 BRIGHTEST, FAINTEST, DENSITY, SLOPE = 22.0, 24.6, 6.0, 0.35
 #: They also lie around the field, so far out (degrees).
 MARGIN = 0.008
-_SHAPES = ("object_id", "kind", "ra", "dec", "redshift", "radius", "axis_ratio", "position_angle", "bulge_fraction")
+_SHAPES = (
+    "object_id", "kind", "ra", "dec", "ebv", "redshift", "radius", "axis_ratio", "position_angle", "bulge_fraction",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +29,7 @@ class Scene:
     Attributes
     ----------
     sources
-        Positions and shapes of the objects, first, and of the faint galaxies.
+        Positions, reddening and shapes of the objects, first, and of the faint galaxies.
     targets
         The objects themselves.
     """
@@ -70,6 +72,7 @@ def scene(objects: MockObjects) -> Scene:
         "kind": np.full(count, GALAXY),
         "ra": objects.field_ra[0] + x / np.cos(np.radians(objects.field_dec[0])),
         "dec": objects.field_dec[0] + y,
+        "ebv": reddening(seed, field, x, y),
         "redshift": np.zeros(count),
         "radius": np.clip(size, 0.08, 2),
         "axis_ratio": rng.uniform(0.25, 1, count),

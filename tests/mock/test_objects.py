@@ -30,6 +30,15 @@ def test_a_stretch_across_fields_is_drawn_from_both():
     np.testing.assert_array_equal(across.ra[2:], draw(5, FIELD, 2).ra)
 
 
+def test_dust_is_smooth_across_a_field_and_another_one_in_the_next():
+    field, other = draw(5, 0, FIELD), draw(5, FIELD, FIELD)
+    near = np.hypot(field.ra[:, None] - field.ra, field.dec[:, None] - field.dec) < 0.005
+    ratio = (field.ebv[:, None] / field.ebv)[near]
+    assert 0 < np.abs(ratio - 1).max() < 0.1
+    assert np.ptp(np.log(field.ebv)) > np.abs(ratio - 1).max()
+    assert np.abs(np.log(np.median(field.ebv) / np.median(other.ebv))) > 0.05
+
+
 def test_seeds_are_skies_of_their_own(objects):
     other = draw(6, 0, 400)
     assert not np.isin(other.object_id, objects.object_id).any()

@@ -61,6 +61,14 @@ def test_objects_come_back_with_number_and_position(objects, catalogue):
     np.testing.assert_array_equal(catalogue.dec[rows], objects.dec[which])
 
 
+def test_every_source_has_the_extinction_of_its_own_place(objects, catalogue):
+    value, rows = catalogue.data["hsc_extinction_r"]
+    mine, which = rows_of(objects, catalogue)
+    assert rows.tolist() == list(range(len(catalogue)))
+    np.testing.assert_allclose(value.value[mine], simulator.EXTINCTION["r"] * objects.ebv[which], rtol=1e-6)
+    assert len(np.unique(value.value)) == len(catalogue) > len(mine)
+
+
 def test_magnitudes_are_true_within_the_stated_errors(objects, files, catalogue):
     table = fits.getdata(files[-1], 1)
     rows, which = rows_of(objects, catalogue)

@@ -56,6 +56,14 @@ def test_nearly_all_objects_are_in_the_catalogue_and_fainter_ones_too(objects, c
     assert len(set(catalogue.object_id)) == len(catalogue)
 
 
+def test_every_source_has_the_reddening_of_its_own_place(objects, catalogue):
+    value, rows = catalogue.data["legacy_ebv"]
+    mine, which = matched(objects, catalogue)
+    assert rows.tolist() == list(range(len(catalogue)))
+    np.testing.assert_allclose(value.value[mine], objects.ebv[which], rtol=1e-6)
+    assert len(np.unique(value.value)) == len(catalogue)  # fainter ones, too
+
+
 def test_fluxes_are_true_within_the_stated_errors(objects, files, catalogue):
     from astropy.table import Table
 

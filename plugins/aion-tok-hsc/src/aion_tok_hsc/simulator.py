@@ -182,12 +182,11 @@ def _catalogue(
         "dec": ("D", found.dec),
         "i_extendedness_value": ("E", np.where(found.kind == GALAXY, 1.0, 0.0)),
     }
-    ebv = np.interp(rows, np.arange(len(view.targets)), view.targets.ebv)  # beyond the targets, that of the last
     for band in BANDS:
         flux = np.where(measured[band] > 0, measured[band], np.nan)[rows]
         columns[f"{band}_cmodel_mag"] = ("E", ZERO_POINT - 2.5 * np.log10(flux))
         columns[f"{band}_cmodel_magerr"] = ("E", 1.0857 * error[band][rows] / flux)
-        columns[f"a_{band}"] = ("E", EXTINCTION[band] * ebv)
+        columns[f"a_{band}"] = ("E", EXTINCTION[band] * found.ebv)
     moments = _moments(found, cameras["i"].seeing, error["i"][rows] / counts["i"][rows], rng)
     columns |= {f"i_sdssshape_shape{ij}": ("E", value) for ij, value in moments.items()}
     return fits.BinTableHDU.from_columns([fits.Column(name, form, array=a) for name, (form, a) in columns.items()])

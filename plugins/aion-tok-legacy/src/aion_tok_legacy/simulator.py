@@ -176,12 +176,11 @@ def _catalogue(
     columns = _identity(field, corner, rows, number) | _shapes(sources[rows], signal[rows], rng)
     columns["RA"], columns["DEC"] = ("D", sources.ra[rows]), ("D", sources.dec[rows])
     columns["BX"], columns["BY"] = ("E", (x + corner.x)[rows]), ("E", (y + corner.y)[rows])
-    ebv = np.interp(rows, np.arange(len(view.targets)), view.targets.ebv)  # beyond the targets, that of the last
-    columns["EBV"] = ("E", ebv)
+    columns["EBV"] = ("E", sources.ebv[rows])
     for band in truth:
         name = band.upper()
         columns[f"FLUX_{name}"], columns[f"FLUX_IVAR_{name}"] = ("E", flux[band][rows]), ("E", ivar[band][rows])
-        columns[f"MW_TRANSMISSION_{name}"] = ("E", 10 ** (-0.4 * EXTINCTION[band] * ebv))
+        columns[f"MW_TRANSMISSION_{name}"] = ("E", 10 ** (-0.4 * EXTINCTION[band] * sources.ebv[rows]))
         columns[f"NOBS_{name}"] = ("I", np.full(len(rows), 100 if band in WISE else 3))
     for band, camera in cameras.items():
         columns[f"PSFSIZE_{band.upper()}"] = ("E", np.full(len(rows), camera.seeing))

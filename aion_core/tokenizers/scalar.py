@@ -352,6 +352,8 @@ class CoefficientTokenizer(QuantileTokenizer):
 class GridTokenizer(ScalarTokenizer):
     """Codes of equal width over the range that the spec declares, or over that of the data where it declares none.
 
+    Fitting widens a declared range where more than a thousandth of the data lie beyond: else all of them there would
+    share a code.
     `codes` may be less than the vocabulary; codes above are never emitted, and decode as the last.
     """
 
@@ -375,9 +377,10 @@ class GridTokenizer(ScalarTokenizer):
 
     def finish(self) -> None:
         declared = self.spec.tokenizer.range if self.spec.tokenizer else None
-        if declared is None:
-            low, high = (float(v) for v in self.sketches[0].quantile([0.0, 1.0]))
-            self._set(torch.linspace(low, high, self.codes)[None])
+        low, high = (float(v) for v in self.sketches[0].quantile([0.001, 0.999] if declared else [0.0, 1.0]))
+        if declared is not None:
+            low, high = min(low, declared[0]), max(high, declared[1])
+        self._set(torch.linspace(low, high, self.codes)[None])
 
 
 def _middles(table: Tensor) -> Tensor:

@@ -300,6 +300,23 @@ def test_a_grid_without_a_declared_range_takes_that_of_the_data(spec_maker: Call
     assert tokenizer.table[0, [0, -1]].tolist() == [3.0, 5.0]
 
 
+def test_fitting_widens_a_declared_range_where_data_lie_beyond_and_never_narrows_it(
+    specs: dict[str, ModalitySpec],
+) -> None:
+    values = np.linspace(-0.5, 5.0, 4001)
+    tokenizer = build_tokenizer(specs["grid"])
+    tokenizer.observe(Scalar(values))
+    tokenizer.finish()
+    low, high = tokenizer.table[0, [0, -1]].tolist()
+    assert low == pytest.approx(-0.5, abs=0.01)
+    assert high == 6.0
+    assert len(tokenizer.encode(Scalar(np.linspace(-0.49, -0.01, 50))).unique()) > 40
+    stray = build_tokenizer(specs["grid"])
+    stray.observe(Scalar(np.append(np.linspace(1, 2, 4000), 1e10)))  # one number is no range
+    stray.finish()
+    assert stray.table[0, [0, -1]].tolist() == [0.0, 6.0]
+
+
 def test_coefficients_have_a_table_each(fitted: Build) -> None:
     spread = fitted("coefficients").table.std(dim=1)
     assert (spread.diff() < 0).all()

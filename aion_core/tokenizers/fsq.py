@@ -12,9 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from aion_core.contract import InputError
+from aion_core.engine.distributed import mean_over_ranks
 
 #: The outermost levels are reached at this much less than infinity.
 MARGIN = 1e-3
+#: How softly a level is taken to be chosen where the use of levels is to have a gradient: the variance of the choice.
+SOFTNESS = 0.075
 
 
 #: Levels that fill codebooks of 2^4 … 2^16 best (table 1 of the paper).
@@ -78,6 +81,26 @@ class FiniteScalarQuantizer(nn.Module):
         digits = self.bound(z.float().movedim(1, -1)).round().nan_to_num(0.0).long() + self.levels // 2
         digits = torch.minimum(digits.clamp(min=0), self.levels - 1)
         return (digits * self._place()).sum(dim=-1)
+
+    def unevenness(self, z: Tensor) -> Tensor:
+        """Return by how many nats the use of the codes falls short of an even one, for numbers ``[B, d, …]``; a scalar.
+
+        What the entropies of the numbers' levels, chosen softly, lack, and what the numbers tell of each other (their
+        total correlation, were they Gaussian). Most pixels of an image are sky: without a term for it in the loss,
+        its noise is worth no code, and nearly all of it has the same.
+        """
+        levels = self.bound(z.float().movedim(1, -1)).flatten(0, -2)
+        lacking = levels.new_zeros(())
+        for number, size in zip(levels.unbind(1), self.sizes, strict=True):
+            away = (number[:, None] - (torch.arange(size, device=z.device) - size // 2)) ** 2
+            use = mean_over_ranks(torch.softmax(-away / (2 * SOFTNESS), dim=1).mean(dim=0), len(levels))
+            lacking = lacking + log(size) + (use * use.clamp(min=1e-9).log()).sum()
+        moments = torch.cat([levels, (levels[:, :, None] * levels[:, None]).flatten(1)], dim=1).mean(dim=0)
+        mean, square = mean_over_ranks(moments, len(levels)).split([len(self.sizes), len(self.sizes) ** 2])
+        covariance = square.view(len(mean), len(mean)) - mean[:, None] * mean
+        scale = covariance.diagonal().clamp(min=1e-4).rsqrt()
+        correlation = covariance * scale[:, None] * scale + 1e-3 * torch.eye(len(mean), device=z.device)
+        return lacking - 0.5 * torch.logdet(correlation)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Return the levels in [−1, 1] that codes ``[B, …]`` stand for, float32 ``[B, d, …]``."""

@@ -70,10 +70,11 @@ class ImageTokenizer(Tokenizer):
     observation: ClassVar[type[Observation]] = Image
     precisions: ClassVar[tuple[Precision, ...]] = ("float32", "bfloat16")
     batch: int | None = 8
-    #: What training is about, where not the paper's: the side of the crop (None: all that is encoded), and the error in
-    #: the compressed range that is forgiven everywhere (None: none; see `loss`).
+    #: What training is about, where not the paper's: the side of the crop (None: all that is encoded), the error in the
+    #: compressed range that is forgiven everywhere (None: none; see `loss`), and what an uneven use of codes weighs.
     trained_size: int | None = None
     forgiven: float | None = None
+    evening: float = 0.0
     small: ClassVar[Mapping[str, Any]] = {"hidden_dims": 16, "num_consecutive": 1}
 
     def __init__(self, spec: ModalitySpec, *, network: ImageNetwork | None = None, **config: Any) -> None:
@@ -285,8 +286,8 @@ class ImageTokenizer(Tokenizer):
         given = [self.prepare(self.accept(obs), self.trained_size) for obs in observations]
         network = self.network
         entered = torch.cat([network.enter(g.x, g.channels, g.present) for g in given])
-        z = network.quantizer(network.pre_quant_proj(network.model.narrow(entered)))
-        decoded = network.model.widen(network.post_quant_proj(z))
+        numbers = network.pre_quant_proj(network.model.narrow(entered))
+        decoded = network.model.widen(network.post_quant_proj(network.quantizer(numbers)))
         total, count = decoded.sum() * 0.0, 0
         for g, part, obs in zip(given, decoded.split([len(g.x) for g in given]), observations, strict=True):
             y = network.leave(part, g.channels).float()
@@ -295,7 +296,10 @@ class ImageTokenizer(Tokenizer):
             bands = g.present.sum(dim=1)
             total = total + (0.5 * chi2.sum(dim=1) / bands.clamp(min=1)).sum()
             count += int((bands > 0).sum())
-        return {"nll": total / max(count, 1)}
+        terms = {"nll": total / max(count, 1)}
+        return (
+            terms if not self.evening else terms | {"unevenness": self.evening * network.quantizer.unevenness(numbers)}
+        )
 
     def _squared(self, given: Prepared, found: Tensor, obs: Image) -> Tensor:
         """Return the squared residuals of the flux over their variances, ``[B, n, S, S]``."""

@@ -3,8 +3,9 @@
 An encoder begun at random blurs what it sees and gives nearly everything one code, and a decoder learns nothing from
 that but the mean. It takes long trainings to get away from there. But with its residual units closed, as they begin
 (`networks2d.initialise`), the encoder is linear up to its last normalisation, and each convolution can be set to the
-principal components of what it sees: all bands of a pixel, then all channels of 2 × 2 pixels, twice. What is quantized
-is the brightness, which all numbers share at thresholds of their own, plus one further component each.
+principal components of what it sees, in units of the sky's noise: all bands of a pixel, then all channels of 2 × 2
+pixels, twice. What is quantized are the first components of what the normalisation leaves, at a scale at which the
+sky's noise alone makes use of all levels: most of an image is sky, and what is brighter has the outer ones besides.
 """
 
 from __future__ import annotations
@@ -20,14 +21,12 @@ from aion_core.tokenizers.image import ImageTokenizer, Prepared
 from aion_core.tokenizers.image_network import ImageNetwork
 from aion_core.tokenizers.networks2d import Downsample, SameConv2d
 
-#: Added to half of the channels and taken from the others before they are normalised: features much smaller than this
-#: are only scaled, larger ones are squeezed.
-OFFSET = 2.0
-#: How far the brightness moves a number, of which ±1 is squeezed to three quarters of its levels, between the sky and
-#: the quantile of patches that counts as the brightest; and how far the noise of the sky moves it.
-REACH, BRIGHTEST, SKY = 2.4, 0.9999, 0.3
-#: Where in that range the middle level of the numbers lies: of the first, and of the last.
-MIDDLE = 0.0, 0.7
+#: Added to half of the channels and taken from the others before they are normalised, in units of the sky's noise:
+#: features smaller than this are only scaled, of larger ones the direction is kept more than the size.
+OFFSET = 3.0
+#: How far the noise of the sky moves the numbers that are quantized, of which ±1 is squeezed to three quarters of the
+#: levels; and what counts as sky: patches no brighter than so many times its noise.
+MOVED, SKY = 0.8, 3.0
 
 
 @torch.no_grad()
@@ -44,13 +43,15 @@ def begin_linear(observations: Sequence[tuple[ImageTokenizer, Image]]) -> None:
     generator = keyed_generator("begin_linear", 0)
     _first(network, given)
     h = torch.cat([network.enter(g.x, g.channels, g.present) for g in given])
+    brightness = h[:, 0]
     for layer in network.model.encoder_layers:
         if isinstance(layer, Downsample):
             _halving(layer, h)
         elif isinstance(layer, SameConv2d):
+            brightness = h[:, 0]
             _turn(layer, generator)
         h = layer(h)
-    _quantized(network.pre_quant_proj, h.transpose(0, 1).flatten(1))
+    _quantized(network.pre_quant_proj, h.transpose(0, 1).flatten(1), brightness.flatten())
     for layer in network.model.decoder_layers:
         if isinstance(layer, SameConv2d):
             layer.conv.weight.mul_(0.2)
@@ -59,18 +60,24 @@ def begin_linear(observations: Sequence[tuple[ImageTokenizer, Image]]) -> None:
 
 
 def _first(network: ImageNetwork, given: Sequence[Prepared]) -> None:
-    """Let the first channels be the components of a pixel's bands, of each survey's own."""
+    """Let the first channels be the components of a pixel's bands in units of their noise, of each survey's own."""
     embedding, conv = network.subsample_in, network.model.conv_in.conv
     columns = torch.stack(list(embedding.columns), dim=1)
     wanted = torch.zeros(conv.out_channels, columns.shape[1])
     for g in given:
-        axes = _components(g.x.transpose(0, 1).flatten(1))
+        scale = 1 / _noise(g.x.transpose(0, 1))[:, None]
+        axes = _components(g.x.transpose(0, 1).flatten(1) * scale)
         axes = (axes * axes.sum(dim=0).sign())[:, : conv.out_channels]
-        wanted[: axes.shape[1], g.channels] = axes.T / embedding.scale(g.present).mean()
+        wanted[: axes.shape[1], g.channels] = (axes * scale).T / embedding.scale(g.present).mean()
     _only(conv, wanted @ torch.linalg.pinv(columns))
     assert conv.bias is not None
     for bias in (conv.bias, embedding.bias):
         bias.zero_()
+
+
+def _noise(x: Tensor) -> Tensor:
+    """Return the noise of the sky in each band of ``[n, B, H, W]``, from how much pixels differ from the next."""
+    return (1.4826 / 2**0.5 * (x[..., 1:] - x[..., :-1]).abs().flatten(1).median(dim=1).values).clamp(min=1e-9)
 
 
 def _halving(layer: Downsample, h: Tensor) -> None:
@@ -91,22 +98,19 @@ def _turn(layer: SameConv2d, generator: torch.Generator) -> None:
     layer.conv.bias.copy_(OFFSET * (torch.arange(layer.conv.out_channels) % 2 * 2 - 1))
 
 
-def _quantized(projection: nn.Conv2d, features: Tensor) -> None:
-    """Let each number that is quantized be a share of the brightness and one further component of ``[C, n]``."""
-    middle = features.median(dim=1, keepdim=True).values
-    axes = _components(features - middle)
-    axes[:, 0] *= (axes[:, 0] @ (features - middle)).mean().sign()  # brightness, upwards
-    found = axes.T @ (features - middle)
-    level = found.median(dim=1).values
-    noise = 1.4826 * (found - level[:, None]).abs().median(dim=1).values.clamp(min=1e-9)
-    brightest = found[0].sort().values[int(BRIGHTEST * (found.shape[1] - 1))].clamp(min=1e-9)
-    count = projection.out_channels
-    own = slice(1, count + 1)
-    matrix = REACH / brightest * axes[:, 0] + SKY * (axes[:, own] / noise[own]).T
-    shift = -REACH * torch.linspace(*MIDDLE, count) - SKY * level[own] / noise[own]
+def _quantized(projection: nn.Conv2d, features: Tensor, brightness: Tensor) -> None:
+    """Let the numbers that are quantized be the first components of ``[C, n]``, 0 ± `MOVED` where there is sky only."""
+    middle = brightness.median()
+    noise = 1.4826 * (brightness - middle).abs().median()
+    sky = (brightness - middle).abs() <= SKY * noise
+    centre = features[:, sky].mean(dim=1, keepdim=True)
+    axes = _components(features - centre)[:, : projection.out_channels]
+    found = axes.T @ (features - centre)
+    scale = MOVED * found.mean(dim=1).sign() / found[:, sky].std(dim=1).clamp(min=1e-9)  # what is bright is positive
+    matrix = scale[:, None] * axes.T
     projection.weight.copy_(matrix[:, :, None, None])
     assert projection.bias is not None
-    projection.bias.copy_(shift - (matrix @ middle)[:, 0])
+    projection.bias.copy_(-(matrix @ centre)[:, 0])
 
 
 def _components(x: Tensor) -> Tensor:

@@ -68,3 +68,33 @@ def test_places_of_codes_are_their_levels_between_the_lowest_and_the_highest() -
     for number, step in enumerate((1 / 3, 1 / 2)):  # levels are as far apart as what they decode to
         count = quantizer.sizes[number] - 1
         torch.testing.assert_close(places[:, number] * count * step, values[:, number] + 1)
+
+
+def test_unevenness_is_none_where_all_codes_are_used_alike_and_grows_with_what_is_not() -> None:
+    fsq = FiniteScalarQuantizer([7, 5, 5])
+    generator = torch.Generator().manual_seed(0)
+    reach = (fsq.levels - 1) * 1.001 / 2
+    levels = (torch.rand(4000, 3, generator=generator) - 0.5) * fsq.levels
+    even = torch.atanh((levels / reach).clamp(-0.9999, 0.9999))
+    assert 0 <= float(fsq.unevenness(even)) < 0.1
+    alike = even.clone()
+    alike[:, 2] = alike[:, 1]  # one number tells the other: codes lack at least the entropy of five levels
+    assert float(fsq.unevenness(alike)) > 1.5
+    one = torch.zeros(4000, 3) + 1e-3 * torch.randn(4000, 3, generator=generator)
+    assert float(fsq.unevenness(one)) > 4  # of log(175) = 5.2 nats; levels are chosen softly
+    assert float(fsq.unevenness(even.T.reshape(1, 3, 40, 100))) == pytest.approx(float(fsq.unevenness(even)), abs=1e-4)
+
+
+def test_the_gradient_of_unevenness_spreads_numbers_that_share_a_code() -> None:
+    fsq = FiniteScalarQuantizer([5, 5])
+    z = (0.05 * torch.randn(2000, 2, generator=torch.Generator().manual_seed(1))).requires_grad_()
+    before = len(fsq.encode(z).unique())
+    optimizer = torch.optim.Adam([z], lr=0.05)
+    for _ in range(60):
+        optimizer.zero_grad()
+        fsq.unevenness(z).backward()
+        optimizer.step()
+    counts = torch.bincount(fsq.encode(z), minlength=25).double() / 2000
+    perplexity = float(torch.exp(-(counts * counts.clamp(min=1e-12).log()).sum()))
+    assert before == 1
+    assert perplexity > 15

@@ -28,14 +28,17 @@ if TYPE_CHECKING:
     from aion_core.tokenizers.training import TokenizerConfig
 
 PRESET = "small-"
-#: Observations of a step: in so short a training, many small steps reach farther than few large ones.
-BATCH = 8
+#: Observations of a step, by kind of modality: in so short a training, many small steps reach farther than few large
+#: ones; but an even use of codes is that of a step's images.
+BATCH = {"image": 16}
+SMALL = 8
 #: Of codes that are signs: how softly they are taken to be chosen in the loss, and what their even use weighs in it.
 SOFT, DIVERSE = 2.0, 5.0
 #: Of images: the network's sizes, the rate of its encoder in units of the others', the side of the crop that it is
-#: trained on, and the error that the loss forgives. It begins linear (`aion_core.tokenizers.image_start`).
-IMAGES = {"network.hidden_dims": 32, "optimizer.lr": 3e-3, "optimizer.encoder_lr": 0.03}
-CROP, FORGIVEN = 48, 0.02
+#: trained on, the error that the loss forgives, and what an uneven use of codes weighs in it. It begins linear
+#: (`aion_core.tokenizers.image_start`).
+IMAGES = {"network.hidden_dims": 32, "optimizer.lr": 6e-3, "optimizer.encoder_lr": 0.15, "run.precision": "auto"}
+CROP, FORGIVEN, EVENING = 48, 0.02, 0.15
 #: Observations whose principal components an untrained network of images begins with, of each modality.
 SEEN_FIRST = 32
 #: Held-out objects of each modality that a network is judged by.
@@ -96,7 +99,8 @@ def _train(
 
     keys = [spec.key for spec in specs]
     bar.console.print(f"Training a network for {', '.join(keys)}", markup=False)
-    memory = Memory(yielding(files, registry, keys), keys, BATCH, config.evaluate.objects, config.run.seed)
+    batch = config.data.batch_size
+    memory = Memory(yielding(files, registry, keys), keys, batch, config.evaluate.objects, config.run.seed)
     tokenizers = spreading(begin(specs, config), memory)
     task = bar.add_task(f"training {name}", total=config.optimizer.steps)
     trainer = TokenizerTrainer(config, tokenizers, memory, world, lambda done: bar.update(task, completed=done.step))
@@ -122,6 +126,7 @@ def spreading(tokenizers: list[Tokenizer], memory: Memory) -> list[Tokenizer]:
             cast("Any", tokenizer).quantizer = replace(quantizer, inverse_temperature=SOFT, diversity=DIVERSE)
     for tokenizer in images:
         tokenizer.trained_size, tokenizer.forgiven = min(CROP, tokenizer.size), FORGIVEN
+        tokenizer.evening = EVENING
     if images:
         given = {t.spec.key: t for t in images}
         begin_linear([(given[key], cast("Image", obs)) for key, obs in memory.sample(SEEN_FIRST)])
@@ -132,7 +137,7 @@ def settled(tokenizers: list[Tokenizer]) -> list[Tokenizer]:
     """Return tokenizers whose training is over."""
     for tokenizer in tokenizers:
         if isinstance(tokenizer, ImageTokenizer):
-            tokenizer.trained_size = tokenizer.forgiven = None
+            tokenizer.trained_size, tokenizer.forgiven, tokenizer.evening = None, None, 0.0
     return [tokenizer.eval() for tokenizer in tokenizers]
 
 
@@ -141,8 +146,8 @@ def _config(folder: Path, spec: ModalitySpec, settings: DemoSettings) -> Tokeniz
     from aion_core.tokenizers.training.config import TokenizerConfig, preset_names
 
     steps = settings.sizes.steps.get(spec.kind)
-    name = next((n for n in preset_names() if n == f"{PRESET}{spec.kind}"), None)
-    if steps is None or name is None:
+    name = PRESET + spec.kind.replace("_", "-")
+    if steps is None or name not in preset_names():
         return None
     steps = settings.scaled(steps)
     changes: dict[str, Any] = {
@@ -153,7 +158,7 @@ def _config(folder: Path, spec: ModalitySpec, settings: DemoSettings) -> Tokeniz
         "evaluate.page": 0,
         "checkpoint.every": 40,
         "checkpoint.keep": 1,
-        "data.batch_size": BATCH,
+        "data.batch_size": BATCH.get(spec.kind, SMALL),
         "data.band_dropout": 0,  # simulated images have all their bands
         "data.window": min(512, settings.objects),
         "data.split.fraction": SPLIT.fraction,

@@ -34,7 +34,7 @@ class Sizes:
     Attributes
     ----------
     steps
-        Of the network tokenizers, by kind of modality, 8 observations each.
+        Of the network tokenizers, by kind of modality; others are left out.
     copies
         Views of each object that the model is trained on.
     model
@@ -51,14 +51,14 @@ class Sizes:
 
 
 FULL = Sizes(
-    steps={"image": 1400, "spectrum": 400},
+    steps={"image": 1600, "spectrum": 400, "scalar_field": 500},
     copies=24,
     model={"dim": 64, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 4},
     numbers=Phase(steps=1000, batch=128, lr=3e-3, warmup=50),
     everything=Phase(steps=250, batch=96, lr=2e-3, warmup=10),
 )
 QUICK = Sizes(
-    steps={"image": 150, "spectrum": 80},
+    steps={"image": 150, "spectrum": 80, "scalar_field": 80},
     copies=8,
     model={"dim": 64, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 4},
     numbers=Phase(steps=200, batch=64, lr=3e-3, warmup=50),

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from aion_core.contract import AionError, InputError
 from aion_core.data.files import build_reader, find_files, read_options, sample_files
+from aion_core.data.join import WITHIN
 from aion_core.data.survey_files import SurveyFiles
 from aion_core.files import read_json, replacing, write_json
 from aion_core.mock.simulate import choose, simulate
@@ -42,6 +43,19 @@ class Truth:
     @property
     def names(self) -> npt.NDArray[np.str_]:
         return self.columns["object_id"].astype(str)
+
+    def at_one(self, ra: npt.NDArray[np.float64], dec: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+        """Whether positions (ICRS degrees, ``[n]``, NaN unknown) are those of objects, to an arcsecond."""
+        from astropy import units
+        from astropy.coordinates import SkyCoord
+
+        known = np.isfinite(ra) & np.isfinite(dec)
+        found = known.copy()
+        if known.any():
+            sky = SkyCoord(self["ra"], self["dec"], unit=units.deg)
+            _, away, _ = SkyCoord(ra[known], dec[known], unit=units.deg).match_to_catalog_sky(sky)
+            found[known] = away < WITHIN * units.arcsec
+        return found
 
     def of_kind(self, kind: str) -> npt.NDArray[np.bool_]:
         return np.asarray(self.columns["kind"] == kind)

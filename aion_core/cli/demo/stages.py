@@ -85,7 +85,7 @@ class Demo:
                 files = sky.mock_files(self.out / "mock", self.registry)
                 networks = self._networks(files, observed.modalities, world)
             with self._stage("tokens"):
-                made = self._tokens(files, networks)
+                made = self._tokens(files, networks, truth)
             with self._stage("views"):
                 joined = self._join(truth, made)
             with self._stage("model"):
@@ -123,8 +123,12 @@ class Demo:
     def _networks(self, files: SurveyFiles, simulated: set[str], world: World) -> Networks:
         return train_networks(self.out, self.settings, self.registry, files, simulated, world, self.bar)
 
-    def _tokens(self, files: SurveyFiles, networks: Networks) -> Tokens:
-        """Read all files once, fit what is to be fitted, and write token stores; or read what was made before."""
+    def _tokens(self, files: SurveyFiles, networks: Networks, truth: sky.Truth) -> Tokens:
+        """Read all files once, fit what is to be fitted, and write token stores; or read what was made before.
+
+        What catalogues list of the mock sky besides its objects, fainter ones, is left out: a survey's sample is cut
+        at a magnitude, too.
+        """
         folder, done = self.out / "tokenizers" / "all", self.out / "stores" / "made.json"
         if done.exists():
             kept = read_json(done)
@@ -133,7 +137,10 @@ class Demo:
             )
         mock = self.out / "mock"
         nets = {key: tokenizer.fast() for key, tokenizer in networks.tokenizers.items()}
-        seen = tokens.read_all(files, sky.groups(files, mock), nets, self.registry, self.bar, "tokenizing the mock sky")
+        seen = tokens.read_all(
+            files, sky.groups(files, mock), nets, self.registry, self.bar, "tokenizing the mock sky",
+            only=lambda batch: truth.at_one(batch.ra, batch.dec),
+        )  # fmt: skip
         real = sky.real_files(self.settings, self.registry)
         theirs = (
             tokens.read_all(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -34,6 +34,7 @@ READ, ENCODE = 128, 64
 SHOWN = 24
 
 Rows = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 Shown: TypeAlias = dict[str, Observation]
 
 
@@ -42,7 +43,7 @@ class Part:
     """Some objects, what networks made of them, and their numbers as they were read."""
 
     batch: ObservationBatch
-    held_out: npt.NDArray[np.bool_]
+    held_out: Bools
     codes: dict[str, tuple[npt.NDArray[np.int64], Rows]] = field(default_factory=dict)
     values: dict[str, tuple[Observation, Rows]] = field(default_factory=dict)
 
@@ -96,10 +97,12 @@ def read_all(
     bar: Bar,
     what: str,
     most: int | None = None,
+    only: Callable[[ObservationBatch], Bools] | None = None,
 ) -> Pass:
     """Read files once: networks encode, numbers are kept, a few held-out observations are set aside.
 
-    Networks encode the first `most` objects of each modality; None: all.
+    Networks encode the first `most` objects of each modality; None: all. With `only`, objects that it does not choose
+    are left out.
     """
     fitted = {key for key, spec in registry.modalities.items() if is_fittable(spec)}
     files = files.having([*networks, *fitted])
@@ -116,6 +119,7 @@ def read_all(
                     yield name, int(place == 0), batch
 
     for name, new, batch in prefetched(batches(), 2):
+        batch = batch if only is None else some_of(batch, only(batch))
         part = Part(batch, held_out_of(batch))
         found.parts.setdefault(name, []).append(part)
         for key, (obs, rows) in batch.data.items():
@@ -194,7 +198,17 @@ def write_stores(found: Pass, tokenizers: TokenizerSet, folder: Path, bar: Bar) 
                 writer.write(part.batch.object_id, part.batch.ra, part.batch.dec, tokens)
 
 
-def held_out_of(batch: ObservationBatch) -> npt.NDArray[np.bool_]:
+def some_of(batch: ObservationBatch, chosen: Bools) -> ObservationBatch:
+    """Return some of the objects of a batch, and what was measured of them."""
+    place = np.cumsum(chosen) - 1
+    data = {}
+    for key, (obs, rows) in batch.data.items():
+        mine = np.flatnonzero(chosen[rows])
+        data[key] = obs[mine], place[rows[mine]]
+    return ObservationBatch(batch.object_id[chosen], batch.ra[chosen], batch.dec[chosen], data, batch.skipped)
+
+
+def held_out_of(batch: ObservationBatch) -> Bools:
     pixels = healpix_of(batch.ra, batch.dec)
     return split_mask(pixels, batch.object_id, SPLIT.fraction, SPLIT.order, SPLIT.seed)
 

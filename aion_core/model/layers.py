@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aion_core.model.config import AionConfig
-from aion_core.model.linear import Linear, attention, linear_of, projected
+from aion_core.model.linear import Linear, attended, linear_of, projected, rounded
 
 NORM_EPS = 1e-6
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"SiLU": F.silu, "GELU": F.gelu, "ReLU": F.relu}
@@ -43,11 +43,15 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """``x [B, N, D]``; mask True = may attend, broadcast to ``[B, H, N, N]``, None = all. Returns ``[B, N, D]``."""
-        return projected(self._attended, self.proj, self.qkv(x), mask)
+        return projected(self._made, (self.q_norm, self.k_norm), self.proj, mask, self.qkv(x))
 
     def _attended(self, qkv: Tensor, mask: Tensor | None) -> Tensor:
+        return attended(self._made, mask, qkv)
+
+    def _made(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values ``[B, N, H, d]``."""
         q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).unbind(2)
-        return _attend(self.q_norm(q), self.k_norm(k), v, mask)
+        return self.q_norm(q), self.k_norm(k), v
 
 
 class CrossAttention(nn.Module):
@@ -63,11 +67,15 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
         """Mask True = may attend, broadcast to ``[B, H, M, N]``. Returns ``[B, M, D]``."""
-        return projected(self._attended, self.proj, self.q(x), self.kv(context), mask)
+        return projected(self._made, (self.q_norm, self.k_norm), self.proj, mask, self.q(x), self.kv(context))
 
     def _attended(self, q: Tensor, kv: Tensor, mask: Tensor | None) -> Tensor:
+        return attended(self._made, mask, q, kv)
+
+    def _made(self, q: Tensor, kv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries ``[B, M, H, d]``, and keys and values ``[B, N, H, d]``."""
         k, v = kv.unflatten(-1, (2, self.heads, -1)).unbind(2)
-        return _attend(self.q_norm(q.unflatten(-1, (self.heads, -1))), self.k_norm(k), v, mask)
+        return self.q_norm(q.unflatten(-1, (self.heads, -1))), self.k_norm(k), v
 
 
 class Mlp(nn.Module):
@@ -82,6 +90,7 @@ class Mlp(nn.Module):
         self.fc3 = Linear(config.dim, hidden, bias=bias) if config.gated_mlp else None
 
     def forward(self, x: Tensor) -> Tensor:
+        x = rounded(x)
         gate = self.fc1(x)
         inputs = [gate] if self.fc3 is None else [gate, self.fc3(x)]
         return linear_of(self._hidden, inputs, self.fc2.weight, self.fc2.bias)
@@ -130,10 +139,3 @@ def _qk_norms(config: AionConfig) -> tuple[nn.Module, nn.Module]:
         return nn.Identity(), nn.Identity()
     head = config.dim // config.num_heads
     return LayerNorm(head, config.norm_bias), LayerNorm(head, config.norm_bias)
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention of ``[B, N, H, d]`` queries, keys and values; returns ``[B, N, H·d]``."""
-    # Under autocast the norms return float32 while v is in bfloat16; attention wants one type.
-    q, k = q.to(v.dtype), k.to(v.dtype)
-    return attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask).transpose(1, 2).flatten(2)

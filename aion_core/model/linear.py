@@ -1,9 +1,13 @@
-"""Linear layers and attention: what they keep for the backward pass, and bfloat16 at full speed where the processor has
-no instructions for it.
+"""Linear layers and attention: what they keep for the backward pass, and bfloat16 on a CPU.
 
-Under autocast a CPU without them imitates each instruction, three to four times more slowly than it computes in
-float32. Products of bfloat16 numbers are exact in float32, and what has such instructions adds them up in float32 too:
-so numbers are rounded to bfloat16, multiplied in float32, and the sums rounded. That is the same arithmetic but for the
+Under autocast a CPU would round each weight into new memory, its gradient into float32 and back, and every input once
+for each product. Here a weight that is trained has one piece of memory (`share_memory`), in which its rounded copy and
+its gradient take turns, and no copy is kept of a weight that has none. Backward through attention is by its formula: as
+products of matrices it takes half the time of the fused kernel.
+
+A CPU without instructions for bfloat16 imitates each, three to four times more slowly than it computes in float32.
+Products of bfloat16 numbers are exact in float32, and what has such instructions adds them up in float32 too: so there,
+numbers are rounded to bfloat16, multiplied in float32, and the sums rounded. That is the same arithmetic but for the
 order of sums, and for gradients of inputs in float32, which are not rounded on their way there; what is kept for the
 backward pass is in bfloat16 as ever.
 
@@ -14,7 +18,8 @@ training lacks first, what lies between the products of attention.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -41,8 +46,8 @@ class Linear(nn.Linear):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return ``x [..., K]`` times ``weight [O, K]``, plus ``bias [O]``: ``[..., O]``, in bfloat16 under autocast."""
-    if rounds(x):
-        return _Rounded.apply(_itself, weight, bias, x)  # type: ignore[no-untyped-call]
+    if halves(x):
+        return _Half.apply(_itself, weight, bias, x)  # type: ignore[no-untyped-call]
     return F.linear(x, weight, bias)
 
 
@@ -52,31 +57,62 @@ def linear_of(
     """Return `linear` of ``make(*inputs)``, which has no parameters and is made again in the backward pass."""
     if not (torch.is_grad_enabled() and inputs[0].requires_grad):
         return linear(make(*inputs), weight, bias)
-    if rounds(inputs[0]):
-        return _Rounded.apply(make, weight, bias, *inputs)  # type: ignore[no-untyped-call]
+    if halves(inputs[0]):
+        return _Half.apply(make, weight, bias, *inputs)  # type: ignore[no-untyped-call]
     return again(lambda *tensors: F.linear(make(*tensors), weight, bias), *inputs)
+
+
+def rounded(x: Tensor) -> Tensor:
+    """Return what several products are given: where each would round it for itself and keep that, rounded once."""
+    return x.to(BF16) if halves(x) else x
+
+
+def share_memory(weights: Iterable[nn.Parameter]) -> None:
+    """Give weights whose gradients are kept in bfloat16 memory for their rounded copy, or else their gradient.
+
+    From then on, a forward pass that is to be differentiated needs its backward pass before the next.
+    """
+    for weight in weights:
+        if weight.requires_grad and getattr(weight, "grad_dtype", None) == BF16:
+            weight.shared = torch.empty_like(weight, dtype=BF16)  # type: ignore[attr-defined]
+
+
+def attended(make: Callable[..., Sequence[Tensor]], mask: Tensor | None, *inputs: Tensor) -> Tensor:
+    """Return the attention ``[B, N, H·d]`` of the ``[B, N, H, d]`` queries, keys and values ``make(*inputs)``."""
+    q, k, v = make(*inputs)
+    # Under autocast the norms return float32 while v is in bfloat16; attention wants one type.
+    q, k = q.to(v.dtype), k.to(v.dtype)
+    return attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask).transpose(1, 2).flatten(2)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """Return scaled dot-product attention of ``[B, H, N, d]`` queries, keys and values, in the type of the values."""
-    if rounds(v):
+    if halves(v) and not NATIVE:
         with torch.autocast("cpu", enabled=False):
             exact = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask)
         return exact.to(v.dtype)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
-def projected(heads: Callable[..., Tensor], proj: Linear, *inputs: Tensor | None) -> Tensor:
-    """Return ``proj(heads(*inputs))``; on a CPU, what attention is given is made again in the backward pass.
+def projected(
+    make: Callable[..., Sequence[Tensor]],
+    norms: Iterable[nn.Module],
+    proj: Linear,
+    mask: Tensor | None,
+    *inputs: Tensor,
+) -> Tensor:
+    """Return ``proj(attended(make, mask, *inputs))``; on a CPU, what `make` gives is made again in the backward pass.
 
-    What it gives is kept, for `proj` needs it; where numbers are rounded on the way, it is computed again, too.
+    `norms` are what `make` has parameters in. What attention gives is kept, for `proj` needs it.
     """
     x = inputs[0]
-    if x is None or not (torch.is_grad_enabled() and x.requires_grad and on_cpu(x)):
-        return cast(Tensor, proj(heads(*inputs)))
-    if rounds(x):
-        return cast(Tensor, proj(again(heads, *inputs)))
-    return cast(Tensor, proj(again(heads, *inputs, context_fn=keeping_products)))
+    if not (torch.is_grad_enabled() and x.requires_grad and on_cpu(x)):
+        return cast(Tensor, proj(attended(make, mask, *inputs)))
+    if halves(x):
+        trained = [p for norm in norms for p in norm.parameters() if p.requires_grad]
+        heads = _Attended.apply(make, mask, len(inputs), *inputs, *trained)  # type: ignore[no-untyped-call]
+        return cast(Tensor, proj(heads))
+    return cast(Tensor, proj(again(partial(attended, make, mask), *inputs, context_fn=keeping_products)))
 
 
 def keeping_products() -> Any:
@@ -90,7 +126,7 @@ def _keep(context: Any, operation: Any, *args: Any, **kwargs: Any) -> Checkpoint
     return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
 
 
-def again(function: Callable[..., Tensor], *inputs: Tensor | None, **options: Any) -> Tensor:
+def again(function: Callable[..., Tensor], *inputs: Tensor, **options: Any) -> Tensor:
     """Call a function whose intermediate results are not kept for the backward pass.
 
     Recomputation ends when all is there that backward needs: a product of matrices at the end is not done twice.
@@ -106,26 +142,28 @@ def on_cpu(x: Tensor) -> bool:
     return x.device.type == "cpu" and type(x) in (Tensor, nn.Parameter) and not torch.compiler.is_compiling()
 
 
-def rounds(x: Tensor) -> bool:
-    """Whether products with x are to be in bfloat16, by rounding numbers that are multiplied in float32."""
-    return not NATIVE and on_cpu(x) and torch.is_autocast_enabled("cpu")
+def halves(x: Tensor) -> bool:
+    """Whether products with x are to be in bfloat16, by our own arithmetic and not by autocast's."""
+    return on_cpu(x) and torch.is_autocast_enabled("cpu")
 
 
 def _itself(x: Tensor) -> Tensor:
     return x
 
 
-class _Rounded(torch.autograd.Function):
+class _Half(torch.autograd.Function):
     """`linear` of ``make(*inputs)``: keeps the inputs, or where nothing is made, what it rounded."""
 
     @staticmethod
     def forward(ctx: Any, make: Callable[..., Tensor], weight: Tensor, bias: Tensor | None, *inputs: Tensor) -> Tensor:
         half = make(*inputs).to(BF16)
-        ctx.make = make
-        ctx.save_for_backward(weight, *([half] if make is _itself else inputs))
+        shared = getattr(weight, "shared", None) if weight.grad is None and ctx.needs_input_grad[1] else None
+        low = weight.to(BF16) if shared is None else shared.copy_(weight)
+        ctx.make, ctx.shared = make, shared is not None
+        ctx.save_for_backward(weight if shared is None else shared, *([half] if make is _itself else inputs))
         ctx.types = inputs[0].dtype, weight.dtype, None if bias is None else bias.dtype
         with torch.autocast("cpu", enabled=False):
-            return F.linear(half.float(), _round(weight), None if bias is None else _round(bias)).to(BF16)
+            return F.linear(_exact(half), _exact(low), None if bias is None else _exact(bias.to(BF16))).to(BF16)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -134,26 +172,84 @@ class _Rounded(torch.autograd.Function):
         _, needs_weight, needs_bias, *needs = ctx.needs_input_grad
         with torch.autocast("cpu", enabled=False):
             made, leaves = _made(ctx.make, saved) if ctx.make is not _itself else (saved[0], [])
-            grad = _round(grad)
+            grad = _exact(grad.to(BF16))
             rows = grad.flatten(0, -2)
-            of_made = (grad @ _round(weight)).to(made.dtype if leaves else of_x) if any(needs) else None
+            of_made = (grad @ _exact(weight.to(BF16))).to(made.dtype if leaves else of_x) if any(needs) else None
             back = torch.autograd.grad(made, leaves, of_made) if leaves else [of_made]
-            # Rounded, as what multiplies in bfloat16 gives it: so half of it can be kept without a loss.
-            product = rows.T @ made.detach().to(BF16).flatten(0, -2).float() if needs_weight else None
-            return (
-                None,
-                None if product is None else product.to(BF16).to(of_weight),
-                rows.sum(0).to(of_bias) if needs_bias else None,
-                *back,
-            )
+            product = None
+            if needs_weight:
+                # Rounded, as what multiplies in bfloat16 gives it: so half of it can be kept without a loss.
+                factors = rows.T, _exact(made.detach().to(BF16).flatten(0, -2))
+                # The copy has done its work. A second name of its memory can be taken for the gradient as it is.
+                product = _multiply(*factors, weight).detach() if ctx.shared else _multiply(*factors).to(of_weight)
+            return None, product, rows.sum(0).to(of_bias) if needs_bias else None, *back
 
 
-def _made(make: Callable[..., Tensor], inputs: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+class _Attended(torch.autograd.Function):
+    """`attended` of ``make(*inputs)``, whose parameters follow the inputs: keeps the inputs."""
+
+    @staticmethod
+    def forward(ctx: Any, make: Callable[..., Any], mask: Tensor | None, count: int, *tensors: Tensor) -> Tensor:
+        inputs = tensors[:count]
+        ctx.make, ctx.parameters = make, tensors[count:]
+        ctx.save_for_backward(mask, *inputs)
+        with torch.autocast("cpu", enabled=False):
+            made = make(*inputs)
+        return attended(lambda: made, mask)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        mask, *inputs = ctx.saved_tensors
+        with torch.autocast("cpu", enabled=False):
+            made, leaves = _made(ctx.make, inputs)
+            grads = _through_attention([t.detach() for t in made], mask, grad.unflatten(-1, made[0].shape[2:]))
+            return None, None, None, *torch.autograd.grad(made, [*leaves, *ctx.parameters], grads)
+
+
+def _through_attention(made: Sequence[Tensor], mask: Tensor | None, grad: Tensor) -> Sequence[Tensor]:
+    """Return the gradients of the queries, keys and values ``[B, N, H, d]``, given that of what they attend to.
+
+    One sample after another: so all that is ``[H, N, M]`` stays in the cache of a processor.
+    """
+    q, k, v = made
+    size, n, heads, d = q.shape
+    dtype = _exact(q[:0]).dtype
+    weights, slopes = q.new_empty(2, heads, n, k.shape[1], dtype=dtype)
+    bias = weights.new_zeros(())
+    if mask is not None:
+        # No weight is left before such a number. Where a query may attend to nothing, nothing depends on its weights.
+        bias = torch.zeros(mask.shape, dtype=dtype).masked_fill_(mask.logical_not(), -1e30)
+        grad = grad * mask.any(-1).transpose(1, 2)[..., None]
+    bias = bias.expand(size, heads, n, k.shape[1])
+    found = [torch.empty_like(t) for t in made]
+    for i, (of_q, of_k, of_v) in enumerate(zip(*found, strict=True)):
+        qi, ki, vi, gi = (_exact(t[i].transpose(0, 1).contiguous()) for t in (q, k, v, grad))
+        torch.baddbmm(bias[i], qi, ki.mT, alpha=d**-0.5, out=weights)
+        torch.softmax(weights, -1, out=weights)
+        of_v.copy_((weights.mT @ gi).transpose(0, 1))
+        torch.bmm(gi, vi.mT, out=slopes)
+        torch._softmax_backward_data(slopes, weights, -1, dtype, grad_input=slopes)
+        slopes.mul_(d**-0.5)
+        of_q.copy_((slopes @ ki).transpose(0, 1))
+        of_k.copy_((slopes.mT @ qi).transpose(0, 1))
+    return found
+
+
+def _made(make: Callable[..., Any], inputs: Sequence[Tensor]) -> tuple[Any, list[Tensor]]:
     """Make it again from inputs that gradients can be asked for."""
     leaves = [x.detach().requires_grad_() for x in inputs]
     with torch.enable_grad():
         return make(*leaves), leaves
 
 
-def _round(x: Tensor) -> Tensor:
-    return x.to(BF16).float()
+def _exact(x: Tensor) -> Tensor:
+    """Return what is in bfloat16 as this processor multiplies it."""
+    return x if NATIVE else x.float()
+
+
+def _multiply(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return the product of two matrices in bfloat16, in the memory of `out` if there is one."""
+    if NATIVE:
+        return torch.mm(a, b, out=out)
+    product = a @ b
+    return product.to(BF16) if out is None else out.copy_(product)

@@ -32,7 +32,7 @@ from aion_core.model import AionModel
 from aion_core.model.embeddings import DecoderEmbedding
 from aion_core.model.growth import freeze_old
 from aion_core.model.initialise import initial
-from aion_core.model.linear import keeping_products
+from aion_core.model.linear import keeping_products, share_memory
 from aion_core.train.config import ParallelSettings, TrainConfig
 
 #: How often a pass through the model gives free memory back, for what comes next has to fetch it from the system again;
@@ -96,6 +96,8 @@ def spare_memory(model: AionModel, device: torch.device, halve: bool) -> None:
     """
     if halve:
         halve_gradients(weights_of_products(model))
+        if device.type == "cpu":
+            share_memory(weights_of_products(model))
     if device.type != "cpu" or sum(p.nbytes for p in model.parameters()) < LARGE:
         return
     every = blocks(model)

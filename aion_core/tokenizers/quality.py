@@ -6,7 +6,7 @@ or each object's own mean over its wavelengths (over the pixels of each band). T
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -42,16 +42,21 @@ class Quality:
         Use of codes, and the error over everything.
     parts
         Sums by band or fine bin of wavelength.
+    scaled
+        Of numbers, the error after the transform that they are quantized by (a logarithm): fluxes span five decades,
+        and the brightest object alone decides on their error as they are.
     """
 
     measure: Measure
     parts: Mapping[Label, Doubles]
+    scaled: Measure | None = None
 
     def __add__(self, other: Quality) -> Quality:
         parts = dict(self.parts)
         for label, sums in other.parts.items():
             parts[label] = parts[label] + sums if label in parts else sums
-        return Quality(self.measure + other.measure, parts)
+        scaled = self.scaled + other.scaled if self.scaled is not None and other.scaled is not None else None
+        return Quality(self.measure + other.measure, parts, scaled)
 
     @property
     def chi2(self) -> float | None:
@@ -79,6 +84,8 @@ class Quality:
     def to_dict(self) -> dict[str, Any]:
         """Return the figures by name."""
         found = self.measure.to_dict() | {"dead_codes": len(self.measure.uses) - self.measure.codes_used}
+        if self.scaled is not None:
+            found["r2_scaled"] = self.scaled.r2
         if not self.parts:
             return found
         figures = {"chi2": self.chi2, "r2_mean": self.r2_mean, "r2_own": self.r2_own, "baseline": self.baseline}
@@ -113,7 +120,8 @@ def compare(tokenizer: Tokenizer, obs: Observation, tokens: Tensor, values: Tens
     """Return the quality of a reconstruction that is at hand."""
     vocab_size = tokenizer.spec.vocab_size
     if tokenizer.spec.kind in ("scalar", "coefficients"):
-        return Quality(measure(values, decoded, tokens, vocab_size), {})
+        whole = measure(values, decoded, tokens, vocab_size)
+        return Quality(whole, {}, measure(*_transformed(tokenizer, values, decoded), tokens, vocab_size))
     if isinstance(obs, Spectrum):
         values, decoded = values.reshape(obs.flux.shape), decoded.reshape(obs.flux.shape)
     whole = measure(values[:, None], decoded[:, None], tokens, vocab_size)
@@ -125,6 +133,12 @@ def compare(tokenizer: Tokenizer, obs: Observation, tokens: Tensor, values: Tens
     if isinstance(obs, Image):
         return Quality(whole, {b: _sums(x[:, i], y[:, i], weight[:, i]) for i, b in enumerate(obs.bands)})
     return Quality(whole, {"": _sums(x, y, weight)})
+
+
+def _transformed(tokenizer: Tokenizer, *values: Tensor) -> Iterator[Tensor]:
+    """Yield numbers after the transform that a tokenizer quantizes them by, if it has one."""
+    transform, lowest = getattr(tokenizer, "transform", lambda value: value), getattr(tokenizer, "lowest", -torch.inf)
+    yield from (transform(value.clamp(min=lowest)) for value in values)
 
 
 def noise(tokenizer: Tokenizer, obs: Observation, values: Tensor) -> Tensor | None:

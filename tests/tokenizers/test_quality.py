@@ -152,6 +152,26 @@ def test_numbers_and_maps_have_no_noise() -> None:
     assert list(found.by_part()) == [""]
 
 
+def test_numbers_are_judged_as_they_are_and_as_they_are_quantized() -> None:
+    """The brightest of all decides on the error of fluxes as they are, and weighs no more than another after a log."""
+    tokenizer: Any = Echo("scalar", (1,))
+    value = torch.tensor([1.0, 10.0, 100.0, 1e6, -5.0])
+    decoded = torch.tensor([1.0, 10.0, 100.0, 2e5, 0.01])
+    codes = torch.arange(5)[:, None]
+    plain = compare(tokenizer, Scalar(value), codes, value, decoded).to_dict()
+    assert plain["r2_scaled"] == plain["r2"]
+    tokenizer.transform, tokenizer.lowest = torch.log, 0.01
+    halves = [
+        compare(tokenizer, Scalar(value[part]), codes[part], value[part], decoded[part])
+        for part in (slice(0, 2), slice(2, 5))
+    ]
+    found = (halves[0] + halves[1]).to_dict()
+    assert found["r2"] == pytest.approx(plain["r2"])
+    assert plain["r2"] < 0.4
+    logs = np.log(value.clamp(min=0.01).double().numpy())
+    assert found["r2_scaled"] == pytest.approx(1 - np.log(5) ** 2 / ((logs - logs.mean()) ** 2).sum(), rel=1e-5)
+
+
 def test_nothing_finite_gives_no_figures() -> None:
     flux = torch.full((2, 20), torch.nan)
     obs = Spectrum(flux, np.linspace(4000, 5000, 20))

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from aion_core.cli.demo.settings import SPLIT
+from aion_core.cli.demo.views import places, uses_of
 from aion_core.contract import AionError, TokenSpace
 from aion_core.data import TokenStore
 from aion_core.engine import MetricsLog
@@ -101,7 +102,7 @@ def train(
 
         trainer = Trainer(config, show)
         if not trainer.step and config is configs[0]:
-            order_codes(trainer.model, tokenizers, config.run.seed)
+            order_codes(trainer.model, tokenizers, TokenStore(config.data.train[0].stores[0]), config.run.seed)
         outcome = trainer.run()
         if not outcome.finished:
             raise AionError(f"The demo was stopped at step {outcome.step} by {outcome.stopped_by}; start it again.")
@@ -119,13 +120,15 @@ def history(configs: tuple[TrainConfig, TrainConfig]) -> Iterator[dict[str, Any]
 
 
 @torch.no_grad()
-def order_codes(model: AionModel, tokenizers: TokenizerSet, seed: int) -> None:
+def order_codes(model: AionModel, tokenizers: TokenizerSet, numbers: TokenStore, seed: int) -> None:
     """Let codes that stand for nearly the same begin with nearly the same embeddings, and outputs.
 
     A large training finds out which codes are neighbours; a small one, which meets each code a few times, is given it:
     smooth random functions of where a code lies (random Fourier features, Rahimi & Recht 2007) in the place of
-    independent random vectors. What is to be told of modalities, their embeddings, begins as large as those functions.
+    independent random vectors. Of numbers, that is among those in a store. What is to be told of modalities, their
+    embeddings, begins as large as those functions.
     """
+    rows = np.arange(len(numbers))
     for spec in model.space.specs():
         rng = generator("demo embeddings", seed, spec.key)
         for own in _modality(model, spec.key):
@@ -133,11 +136,13 @@ def order_codes(model: AionModel, tokenizers: TokenizerSet, seed: int) -> None:
         vectors = tokenizers[spec.key].code_vectors()
         if vectors is None:
             continue
-        places = vectors.cpu().double().numpy()
+        where = vectors.cpu().double().numpy()
+        if spec.kind == "scalar" and spec.key in numbers.space:
+            where = places(uses_of(numbers, rows, spec))[: len(where), None]
         for table, spread in _tables(model, spec.key):
-            frequency = rng.normal(0, WAVES / places.shape[1], (places.shape[1], table.shape[1]))
+            frequency = rng.normal(0, WAVES / where.shape[1], (where.shape[1], table.shape[1]))
             phase = rng.uniform(0, 2 * np.pi, table.shape[1])
-            waves = np.cos(2 * np.pi * places @ frequency + phase)
+            waves = np.cos(2 * np.pi * where @ frequency + phase)
             table[: len(waves)].copy_(torch.from_numpy(spread * np.sqrt(2) * waves))
 
 

@@ -213,6 +213,7 @@ class Demo:
                 **{name: stored[key][name] for name in ("objects", "tokens", "vocab_size", "codes_used", "perplexity")},
                 "percent": 100 * stored[key]["perplexity"] / tokenizer.spec.vocab_size,
                 "r2": mock.get("r2"),
+                "r2_scaled": mock.get("r2_scaled"),
                 "baseline": mock.get("baseline"),
                 "chi2": mock.get("chi2"),
                 "r2_real": real.get("r2"),

@@ -21,8 +21,8 @@ from aion_core.data.split import SplitConfig, split_mask
 from aion_core.data.store import StoreWriter, TokenStore
 from aion_core.mock import generator
 
-#: Scatter of a number, in units of its vocabulary; and how often a code occurs that stands for something of its own
-#: (a point source has no radius) and is left alone.
+#: Scatter of a number, as a share of all objects that lie between; and how often a code occurs that stands for
+#: something of its own (a point source has no radius) and is left alone.
 SCATTER, OF_ITS_OWN = 0.008, 0.03
 #: Probability that a view has the images, the spectra, …, unless another is asked for.
 SHARE = 0.6
@@ -49,7 +49,7 @@ def write_views(
     apart = split_mask(joined.healpix, joined.ids, split.fraction, split.order, split.seed)
     rows = np.flatnonzero(apart == held_out)
     names, ra, dec = np.asarray(joined.ids.to_pylist(), dtype=np.str_), joined.ra, joined.dec
-    own = {spec.key: _of_its_own(joined, rows, spec) for spec in joined.space.specs() if spec.kind == "scalar"}
+    uses = {spec.key: uses_of(joined, rows, spec) for spec in joined.space.specs() if spec.kind == "scalar"}
     with StoreWriter(path, joined.space) as writer:
         for copy in range(copies):
             rng = generator("demo views", seed, copy)
@@ -60,7 +60,7 @@ def write_views(
                 for spec in joined.space.specs():
                     if spec.kind == "scalar":
                         codes = joined.tokens(part, [spec.key])[spec.key]
-                        shown = codes if held_out else disturbed(codes, own[spec.key], spec, rng)
+                        shown = codes if held_out else disturbed(codes, uses[spec.key], rng)
                         tokens[spec.key] = shown, np.arange(len(part))
                     else:
                         there = np.flatnonzero(kinds[spec.kind])
@@ -69,15 +69,30 @@ def write_views(
                 progress(copy * len(rows) + start + len(part))
 
 
-def disturbed(codes: Int, own: npt.NDArray[np.bool_], spec: ModalitySpec, rng: np.random.Generator) -> Int:
-    """Return the codes of a number ``[B, 1]`` moved by a few; those in `own` ``[V]`` and −1 stay."""
-    moved = codes + np.rint(SCATTER * spec.vocab_size * rng.normal(size=codes.shape)).astype(np.int64)
+def disturbed(codes: Int, uses: Int, rng: np.random.Generator) -> Int:
+    """Return the codes of a number ``[B, 1]``, which are used so often ``[V]``, moved by a few; −1 stays.
+
+    So do codes that stand for something of their own.
+    """
+    place = places(uses)
+    moved = np.searchsorted(place, place[np.maximum(codes, 0)] + SCATTER * rng.normal(size=codes.shape))
     moved = np.clip(moved, 0, max(int(codes.max(initial=0)), 0))
-    stays = (codes < 0) | own[np.maximum(codes, 0)]
+    stays = (codes < 0) | (uses > OF_ITS_OWN * max(uses.sum(), 1))[np.maximum(codes, 0)]
     return np.where(stays, codes, moved)
 
 
-def _of_its_own(store: TokenStore, rows: Int, spec: ModalitySpec) -> npt.NDArray[np.bool_]:
+def places(uses: Int) -> npt.NDArray[np.float64]:
+    """Return where codes that are used so often ``[V]`` lie among all that is used: ``[V]``, 0 … 1, ascending.
+
+    Codes of equal width may have nearly all objects within a few of them: what is near is told by how many lie
+    between. Codes that nobody uses lie a little apart, too.
+    """
+    even = np.full(len(uses), 1 / len(uses))
+    share = 0.9 * uses / max(uses.sum(), 1) + (0.1 if uses.any() else 1.0) * even
+    return np.asarray(np.cumsum(share) - share / 2)
+
+
+def uses_of(store: TokenStore, rows: Int, spec: ModalitySpec) -> Int:
+    """Return how often each code of a modality occurs in some rows of a store, ``[V]``."""
     codes = store.tokens(rows, [spec.key])[spec.key]
-    counts = np.bincount(codes[codes >= 0], minlength=spec.vocab_size)
-    return np.asarray(counts > OF_ITS_OWN * max(counts.sum(), 1))
+    return np.bincount(codes[codes >= 0], minlength=spec.vocab_size)

@@ -2,7 +2,14 @@
 
 from aion_core.engine.average import WeightAverage
 from aion_core.engine.checkpoint import Checkpoint, Checkpoints
-from aion_core.engine.device import autocast, choose_device, give_back_memory, peak_memory, without_denormals
+from aion_core.engine.device import (
+    autocast,
+    choose_device,
+    give_back_memory,
+    keep_memory,
+    peak_memory,
+    without_denormals,
+)
 from aion_core.engine.distributed import World, open_world
 from aion_core.engine.metrics import MetricsLog
 from aion_core.engine.optimizer import (
@@ -36,6 +43,7 @@ __all__ = [
     "differences",
     "give_back_memory",
     "halve_gradients",
+    "keep_memory",
     "learning_rate",
     "open_world",
     "peak_memory",

@@ -84,6 +84,13 @@ def on_its_way(numbers: Tensor) -> Callable[[], list[float]]:
     return read
 
 
+def keep_memory() -> None:
+    """Let the allocator of a CPU's memory keep what is freed, in pieces of up to 32 MB, where it can (glibc)."""
+    if tune := getattr(ctypes.CDLL(None), "mallopt", None):
+        tune(-1, -1)  # M_TRIM_THRESHOLD: nothing is given back unasked
+        tune(-3, 32 << 20)  # M_MMAP_THRESHOLD, at its most: what is larger comes from the system and goes back to it
+
+
 def give_back_memory() -> None:
     """Hand what the allocator of a CPU's memory holds free back to the system, where it can (glibc)."""
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from aion_core.engine.settings import OptimizerSettings
 
 #: In how many portions gradients are widened: each takes a pass over the parameters' names.
-PORTIONS = 8
+PORTIONS = 32
 
 
 def build_optimizer(
@@ -80,11 +80,13 @@ def take_step(optimizer: torch.optim.Optimizer, norm: Tensor, largest: float) ->
     if not halves:
         return
     optimizer.zero_grad(set_to_none=True)
-    scale = (largest / (norm + 1e-6)).clamp(max=1.0) if clip else 1.0  # as clip_grads_with_norm_ has it
+    scale = (largest / (norm + 1e-6)).clamp(max=1.0)  # as clip_grads_with_norm_ has it
     for portion in _portions(list(halves)):
         for parameter in portion:
             parameter.grad_dtype = torch.float32
-            parameter.grad = halves.pop(parameter).float().mul_(scale)
+            parameter.grad = halves.pop(parameter).float()
+            if clip:
+                parameter.grad.mul_(scale)
         optimizer.step()
         for parameter in portion:
             parameter.grad = None

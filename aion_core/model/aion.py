@@ -118,8 +118,7 @@ class AionModel(nn.Module):
         """
         valid = batch.input_slot >= 0
         slot = batch.input_slot.clamp(min=0)
-        table = torch.cat([e.token_emb.weight for e in self._encoder_embeddings()])
-        tokens = F.embedding(self.slot_offset[slot] + batch.input_code, table)
+        tokens = self._encoder_tokens(batch, slot)
         place = self._place(slot, batch.input_position, self._provenance(self.encoder_embeddings))
         mask = None
         if not batch.input_full:
@@ -175,6 +174,10 @@ class AionModel(nn.Module):
 
     def _place(self, slot: Tensor, position: Tensor, provenance: Tensor) -> Tensor:
         return self.positions(slot, position) + F.embedding(slot, provenance)
+
+    def _encoder_tokens(self, batch: TokenBatch, slot: Tensor) -> Tensor:
+        table = torch.cat([e.token_emb.weight for e in self._encoder_embeddings()])
+        return F.embedding(self.slot_offset[slot] + batch.input_code, table)
 
     def _decoder_tokens(self, batch: TokenBatch, slot: Tensor) -> Tensor:
         causal = [e.token_emb.weight for e in self._decoder_embeddings() if e.token_emb is not None]

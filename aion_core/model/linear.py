@@ -1,9 +1,8 @@
 """Linear layers and attention: what they keep for the backward pass, and bfloat16 on a CPU.
 
-Under autocast a CPU would round each weight into new memory, its gradient into float32 and back, and every input once
-for each product. Here a weight that is trained has one piece of memory (`share_memory`), in which its rounded copy and
-its gradient take turns, and no copy is kept of a weight that has none. Backward through attention is by its formula: as
-products of matrices it takes half the time of the fused kernel.
+Under autocast a CPU would keep a rounded copy of each weight, and round its gradient into float32 and back. Here copies
+are made anew in the backward pass, or a copy and then the gradient have one piece of memory in turn (`share_memory`).
+Backward through attention is by its formula: as products of matrices it takes half the time of the fused kernel.
 
 A CPU without instructions for bfloat16 imitates each, three to four times more slowly than it computes in float32.
 Products of bfloat16 numbers are exact in float32, and what has such instructions adds them up in float32 too: so there,
@@ -161,7 +160,7 @@ class _Half(torch.autograd.Function):
         low = weight.to(BF16) if shared is None else shared.copy_(weight)
         ctx.make, ctx.shared = make, shared is not None
         ctx.save_for_backward(weight if shared is None else shared, *([half] if make is _itself else inputs))
-        ctx.types = inputs[0].dtype, weight.dtype, None if bias is None else bias.dtype
+        ctx.types = inputs[0].dtype, _gradients_type(weight), None if bias is None else bias.dtype
         with torch.autocast("cpu", enabled=False):
             return F.linear(_exact(half), _exact(low), None if bias is None else _exact(bias.to(BF16))).to(BF16)
 
@@ -242,6 +241,11 @@ def _made(make: Callable[..., Any], inputs: Sequence[Tensor]) -> tuple[Any, list
         return make(*leaves), leaves
 
 
+def _gradients_type(weight: Tensor) -> torch.dtype:
+    """Return what a gradient is kept in: another type on its way there would be two more copies."""
+    return (weight.is_leaf and getattr(weight, "grad_dtype", None)) or weight.dtype
+
+
 def _exact(x: Tensor) -> Tensor:
     """Return what is in bfloat16 as this processor multiplies it."""
     return x if NATIVE else x.float()
@@ -250,6 +254,7 @@ def _exact(x: Tensor) -> Tensor:
 def _multiply(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
     """Return the product of two matrices in bfloat16, in the memory of `out` if there is one."""
     if NATIVE:
-        return torch.mm(a, b, out=out)
+        # Of a transposed matrix that is the smaller one, a copy costs less than what its strides do.
+        return torch.mm(a.contiguous() if a.numel() < b.numel() else a, b, out=out)
     product = a @ b
     return product.to(BF16) if out is None else out.copy_(product)

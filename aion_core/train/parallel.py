@@ -25,7 +25,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
 from aion_core.contract import AionError, TokenSpace
-from aion_core.engine import give_back_memory, halve_gradients, total_norm
+from aion_core.engine import give_back_memory, halve_gradients, keep_memory, total_norm
 from aion_core.engine.device import computes_bf16
 from aion_core.engine.distributed import World
 from aion_core.model import AionModel
@@ -35,8 +35,8 @@ from aion_core.model.initialise import initial
 from aion_core.model.linear import keeping_products, share_memory
 from aion_core.train.config import ParallelSettings, TrainConfig
 
-#: How often a pass through the model gives free memory back, for what comes next has to fetch it from the system again;
-#: and bytes of weights below which it is not worth it.
+#: How often a pass through the model in float32 gives free memory back, for what comes next has to fetch it from the
+#: system again; and bytes of weights below which it is not worth it to govern the allocator.
 TIMES, LARGE = 4, 128 << 20
 
 
@@ -92,17 +92,26 @@ def halves_gradients(config: TrainConfig, device: torch.device) -> bool:
 def spare_memory(model: AionModel, device: torch.device, halve: bool) -> None:
     """Let gradients take half the memory, and give back on the way through the model what a CPU's allocator holds free.
 
-    It keeps what is freed in pieces, which what comes next seldom fits: a quarter of all that a step takes.
+    By itself the allocator hands memory back and fetches it again all the time, page by page, which can take a fifth of
+    a step; but what it never hands back lies in pieces, which what comes next seldom fits. In float32 these are a
+    quarter of all that a step takes; where gradients are halved, one time in the middle of the backward pass will do.
     """
     if halve:
         halve_gradients(weights_of_products(model))
-        if device.type == "cpu":
-            share_memory(weights_of_products(model))
-    if device.type != "cpu" or sum(p.nbytes for p in model.parameters()) < LARGE:
+    if device.type != "cpu":
         return
+    if halve:
+        # The encoder's gradients come when its activations go: memory of their own would be idle when most is in use.
+        early = set(map(id, model.encoder.parameters()))
+        share_memory(weight for weight in weights_of_products(model) if id(weight) not in early)
+    if sum(p.nbytes for p in model.parameters()) < LARGE:
+        return
+    keep_memory()
     every = blocks(model)
-    for block in every[:: max(1, len(every) // TIMES)]:
+    often = every[:: max(1, len(every) // TIMES)]
+    for block in () if halve else often:
         block.register_forward_hook(lambda *_: give_back_memory() if torch.is_grad_enabled() else None)
+    for block in every[len(every) // 2 :][:1] if halve else often:
         for parameter in islice((p for p in block.parameters() if p.requires_grad), 1):
             parameter.register_post_accumulate_grad_hook(lambda _: give_back_memory())
 

@@ -7,6 +7,7 @@ import math
 import os
 import resource
 import signal
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -324,3 +325,29 @@ def test_memory_freed_in_pieces_goes_back_to_the_system() -> None:
     give_back_memory()
     assert resident() - before < 40e6
     assert all((piece == 1).all() for piece in kept)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_memory_that_is_kept_does_not_come_from_the_system_again() -> None:
+    """In a process of its own, for the allocator stays as it was told."""
+    code = """
+import ctypes, resource, sys
+from aion_core.engine import keep_memory
+if sys.argv[1:]:
+    keep_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+for _ in range(5):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    pieces = [libc.malloc(20_000_000) for _ in range(8)]
+    for piece in pieces:
+        ctypes.memset(piece, 1, 20_000_000)
+    for piece in pieces:
+        libc.free(piece)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    by_itself, kept = (
+        int(subprocess.run([sys.executable, "-c", code, *told], check=True, stdout=subprocess.PIPE).stdout)
+        for told in ([], ["keep"])
+    )
+    assert kept < 1_000 < 20_000 < by_itself

@@ -127,6 +127,20 @@ def test_no_bit_of_the_curve_in_bfloat16_depends_on_what_gradients_are_kept_in(m
     assert curves["bfloat16"] == curves["float32"]
 
 
+def test_gradients_of_what_follows_the_encoder_lie_where_the_weights_copies_did(make_trainer) -> None:
+    trainer = make_trainer("run.precision='bf16'")
+    shared, lie = {}, {}
+    for name, parameter in trainer.model.named_parameters():
+        if hasattr(parameter, "shared"):
+            shared[name] = parameter.shared.data_ptr()
+            parameter.register_post_accumulate_grad_hook(lambda p, name=name: lie.update({name: p.grad.data_ptr()}))
+    curve(trainer)
+    assert lie == shared
+    products = set(map(id, parallel.weights_of_products(trainer.model)))
+    names = {name for name, p in trainer.model.named_parameters() if id(p) in products}
+    assert set(shared) == {name for name in names if not name.startswith("encoder.")} < names
+
+
 def test_gradients_that_add_up_are_kept_in_float32(make_trainer) -> None:
     trainer = make_trainer("run.precision='bf16'", "data.accumulate=2")
     seen = set()

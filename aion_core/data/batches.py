@@ -57,6 +57,17 @@ class TokenBatch:
         """Return the batch with its device tensors on a device; `index` stays on the host."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
+    def packed(self) -> Self:
+        """Return the batch without input places that none of its samples needs; the order of the others stays.
+
+        What objects lack, and places that are left out, would cost as much as what they have.
+        """
+        valid = self.input_slot >= 0
+        kept = torch.argsort(~valid, dim=1, stable=True)[:, : max(1, int(valid.sum(1).max()))]
+        code, slot, place = (t.gather(1, kept) for t in (self.input_code, self.input_slot, self.input_position))
+        full = bool((slot >= 0).all())
+        return replace(self, input_code=code, input_slot=slot, input_position=place, input_full=full)
+
     def pinned(self) -> Self:
         """Return the batch in page-locked memory, from which a GPU copies while it computes and the host goes on."""
         return self._map(lambda tensor: tensor.pin_memory())

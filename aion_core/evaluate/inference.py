@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -77,14 +76,7 @@ def _encoded(model: AionModel, tokens: Mapping[str, torch.Tensor]) -> tuple[torc
 
     Places that no object of the batch needs are left out: what objects lack costs as much as what they have.
     """
-    batch = batch_of_tokens(model.space, tokens, {})
-    valid = batch.input_slot >= 0
-    kept = torch.argsort(~valid, dim=1, stable=True)[:, : max(1, int(valid.sum(1).max()))]
-    code, slot, position = (t.gather(1, kept) for t in (batch.input_code, batch.input_slot, batch.input_position))
-    packed = replace(
-        batch, input_code=code, input_slot=slot, input_position=position, input_full=bool((slot >= 0).all())
-    )
-    packed = packed.to(model.device)
+    packed = batch_of_tokens(model.space, tokens, {}).packed().to(model.device)
     values, _ = model.encode(packed)
     return values[:, model.config.num_register_tokens :], packed.input_slot
 

@@ -6,7 +6,7 @@ or each object's own mean over its wavelengths (over the pixels of each band). T
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -135,10 +135,10 @@ def compare(tokenizer: Tokenizer, obs: Observation, tokens: Tensor, values: Tens
     return Quality(whole, {"": _sums(x, y, weight)})
 
 
-def _transformed(tokenizer: Tokenizer, *values: Tensor) -> Iterator[Tensor]:
-    """Yield numbers after the transform that a tokenizer quantizes them by, if it has one."""
+def _transformed(tokenizer: Tokenizer, values: Tensor, decoded: Tensor) -> tuple[Tensor, Tensor]:
+    """Return numbers after the transform that a tokenizer quantizes them by, if it has one."""
     transform, lowest = getattr(tokenizer, "transform", lambda value: value), getattr(tokenizer, "lowest", -torch.inf)
-    yield from (transform(value.clamp(min=lowest)) for value in values)
+    return transform(values.clamp(min=lowest)), transform(decoded.clamp(min=lowest))
 
 
 def noise(tokenizer: Tokenizer, obs: Observation, values: Tensor) -> Tensor | None:

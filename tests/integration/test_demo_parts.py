@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from aion_core.cli.demo.judge import held_out_rows
 from aion_core.cli.demo.learn import order_codes
 from aion_core.cli.demo.memory import Memory
 from aion_core.cli.demo.page import cell, page, table
+from aion_core.cli.demo.question import question_of
 from aion_core.cli.demo.report import shortcomings
 from aion_core.cli.demo.sky import yielding
 from aion_core.cli.demo.stages import STAGES, time_left
@@ -270,3 +272,36 @@ def test_batches_from_memory_are_of_no_held_out_object_and_depend_on_the_step_al
     assert first.names == tuple(str(int(v)) for _, obs in first.observations for v in obs.value.flatten())
     again, _ = next(Memory(files, ["test_r", "test_t"], 6, 5, seed=1).batches(found[9][1]))
     assert again.names == first.names
+
+
+def test_the_question_is_asked_of_no_held_out_object_and_depends_on_the_step_alone(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    z = spec("test_z", "scalar", (1,)).model_copy(update={"quantity": "src.redshift"})
+    specs = (z, spec("test_r", "scalar", (1,)), spec("test_s", "spectrum", (20,)))
+    space = TokenSpace(slots=tuple(Slot(spec=one) for one in specs))
+    number = rng.integers(0, 1000, (300, 1))
+    answer = np.where(np.arange(300)[:, None] % 3 == 0, -1, number)  # a third has no redshift
+    with StoreWriter(tmp_path / "joined.arrow", space) as writer:
+        every = np.arange(300)
+        tokens = {"test_z": (answer, every), "test_r": (number, every), "test_s": (np.repeat(number, 20, 1), every)}
+        writer.write([f"o{i}" for i in every], rng.uniform(150, 152, 300), rng.uniform(0, 2, 300), tokens)
+    joined = TokenStore(tmp_path / "joined.arrow")
+    question = question_of(joined, space)
+    assert question is not None
+    assert (question.target, question.given) == ("test_z", (("test_r",), ("test_r", "test_s")))
+    assert not held_out_rows(joined)[question.rows].any()
+    assert (answer[question.rows] >= 0).all()
+    kept = set(number[question.rows, 0].tolist())
+    for step in range(6):
+        batch = question.batch(16, step, seed=1)
+        again = question.batch(16, step, seed=1)
+        assert torch.equal(batch.input_code, again.input_code)
+        assert batch.target_counts == (16, 0, 0)
+        assert batch.input_slot.shape[1] == (1 if step % 2 == 0 else 21)
+        assert 0 < int((batch.input_slot == 1).sum()) <= 16  # some numbers are left out
+        if step % 2:
+            whole = batch.input_code[batch.input_slot == 2]
+            assert set(whole.tolist()) <= kept  # spectra are as they are
+    assert not torch.equal(question.batch(16, 0, 1).target_code, question.batch(16, 2, 1).target_code)
+    assert question_of(joined, TokenSpace(slots=space.slots[1:])) is None
+    assert question_of(joined, TokenSpace(slots=space.slots[:1])) is None

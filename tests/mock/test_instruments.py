@@ -9,7 +9,7 @@ import pytest
 
 from aion_core.mock import GALAXY, STAR, MockObjects, draw
 from aion_core.mock.grid import planck
-from aion_core.mock.instruments import SKY_CONTINUUM, Filter, Spectrograph, fibre_share, photometry
+from aion_core.mock.instruments import SKY_CONTINUUM, Filter, Spectrograph, fibre_share, fit_error, photometry
 from aion_core.mock.lines import SKY
 
 LIGHT = 2.99792458e18
@@ -141,3 +141,9 @@ def test_a_fibre_takes_all_of_a_point_and_less_of_what_is_larger(objects):
     order = np.argsort(objects.radius[galaxies])
     assert (np.diff(share[galaxies][order]) <= 0).all()
     assert (share[galaxies] > 0).all()
+
+
+def test_fluxes_of_galaxies_in_catalogues_are_less_certain_than_those_of_points():
+    objects = draw(5, 0, 200)
+    error = fit_error(objects)
+    assert error[objects.kind == GALAXY].min() > 3 * error[objects.kind != GALAXY].max() > 0

@@ -34,6 +34,19 @@ def test_objects_do_not_see_each_other(model, tokens) -> None:
         assert torch.allclose(together[i], alone[0], **CLOSE)
 
 
+def test_a_packed_batch_has_no_place_that_nobody_needs_and_says_the_same(model, tokens) -> None:
+    given, wanted = tokens(3, "test_image", "test_r", "test_coefficients"), tokens(3, "test_g")
+    given["test_image"][:, 4:] = -1
+    given["test_r"][1] = given["test_image"][1, 1] = -1
+    batch = batch_of_tokens(model.space, given, wanted)
+    packed = batch.packed()
+    assert packed.input_slot.shape[1] == 4 + 1 + 7 < batch.input_slot.shape[1]
+    assert not packed.input_full
+    for before, after in zip(batch.input_slot, packed.input_slot, strict=True):
+        assert after[after >= 0].tolist() == before[before >= 0].tolist()
+    assert torch.allclose(model(packed), model(batch), **CLOSE)
+
+
 def test_mean_pooling_is_over_valid_tokens_only(model, tokens) -> None:
     given = tokens(2, "test_image", "test_r")
     given["test_image"][1, 3:] = -1

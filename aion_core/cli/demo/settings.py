@@ -39,8 +39,9 @@ class Sizes:
         Views of each object that the model is trained on.
     model
         The transformer's configuration.
-    numbers, everything
-        Its training on numbers alone, which are few tokens and learned in many cheap steps, and then on everything.
+    numbers, everything, question
+        Its training on numbers alone, which are few tokens and learned in many cheap steps, then on everything, and
+        of a copy on the one question that posteriors answer.
     """
 
     steps: dict[str, int]
@@ -48,6 +49,7 @@ class Sizes:
     model: dict[str, int]
     numbers: Phase
     everything: Phase
+    question: Phase
 
 
 FULL = Sizes(
@@ -55,14 +57,16 @@ FULL = Sizes(
     copies=24,
     model={"dim": 64, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 4},
     numbers=Phase(steps=1000, batch=128, lr=3e-3, warmup=50),
-    everything=Phase(steps=250, batch=96, lr=2e-3, warmup=10),
+    everything=Phase(steps=250, batch=96, lr=1e-3, warmup=10),
+    question=Phase(steps=300, batch=64, lr=2e-3, warmup=10),
 )
 QUICK = Sizes(
     steps={"image": 150, "spectrum": 80, "scalar_field": 80},
     copies=8,
     model={"dim": 64, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 4},
     numbers=Phase(steps=200, batch=64, lr=3e-3, warmup=50),
-    everything=Phase(steps=60, batch=64, lr=2e-3, warmup=10),
+    everything=Phase(steps=60, batch=64, lr=1e-3, warmup=10),
+    question=Phase(steps=60, batch=64, lr=2e-3, warmup=10),
 )
 
 

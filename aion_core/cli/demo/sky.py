@@ -45,12 +45,12 @@ class Truth:
         return self.columns["object_id"].astype(str)
 
     def at_one(self, ra: npt.NDArray[np.float64], dec: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-        """Whether positions (ICRS degrees, ``[n]``, NaN unknown) are those of objects, to an arcsecond."""
+        """Whether positions (ICRS degrees, ``[n]``) are those of objects, to an arcsecond, or unknown (NaN)."""
         from astropy import units
         from astropy.coordinates import SkyCoord
 
         known = np.isfinite(ra) & np.isfinite(dec)
-        found = known.copy()
+        found = ~known
         if known.any():
             sky = SkyCoord(self["ra"], self["dec"], unit=units.deg)
             _, away, _ = SkyCoord(ra[known], dec[known], unit=units.deg).match_to_catalog_sky(sky)

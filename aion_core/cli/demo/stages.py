@@ -14,6 +14,7 @@ import numpy as np
 
 from aion_core.cli.demo import judge, learn, sky, tokens
 from aion_core.cli.demo.networks import Networks, train_networks
+from aion_core.cli.demo.question import train_on_question
 from aion_core.cli.demo.report import write_report
 from aion_core.cli.demo.settings import SPLIT, DemoSettings
 from aion_core.cli.demo.views import SHARE, write_views
@@ -91,9 +92,13 @@ class Demo:
             with self._stage("model"):
                 configs = learn.training_configs(self.out, self.settings, joined.space, made.real_objects > 0)
                 trainer, held_out = learn.train(configs, made.tokenizers, self.bar)
+                show = self._bar(
+                    "training a copy on redshifts", self.settings.scaled(self.settings.sizes.question.steps)
+                )
+                asked = train_on_question(trainer.model, joined, self.out / "question", self.settings, show)
             with self._stage("report"):
                 model, tokenizers = trainer.model, made.tokenizers
-                narrowing = judge.narrowing(model, tokenizers, joined, truth)
+                narrowing = judge.narrowing(asked, tokenizers, joined, truth)
                 embedded = judge.embeddings(model, joined)
                 probes = judge.probes(embedded, judge.photometry(tokenizers, joined), joined, truth)
                 found = judge.on_a_map(embedded, joined, truth, self.settings.seed)

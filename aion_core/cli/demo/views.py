@@ -25,7 +25,7 @@ from aion_core.mock import generator
 #: something of its own (a point source has no radius) and is left alone.
 SCATTER, OF_ITS_OWN = 0.008, 0.03
 #: Probability that a view has the images, the spectra, …, unless another is asked for.
-SHARE = 0.6
+SHARE = 0.35
 PART = 500
 
 Int = npt.NDArray[np.int64]

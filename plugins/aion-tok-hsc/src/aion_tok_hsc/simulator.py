@@ -15,7 +15,7 @@ from astropy.io import fits
 
 from aion_core.mock import GALAXY, STAR, MockObjects, replacing
 from aion_core.mock.camera import Camera, bulge_share, render
-from aion_core.mock.instruments import Filter
+from aion_core.mock.instruments import Filter, fit_error
 from aion_core.mock.scene import Scene, pivot, scene
 
 Floats = npt.NDArray[np.floating]
@@ -170,7 +170,7 @@ def _catalogue(
     for band, camera in cameras.items():
         width = (camera.seeing / 2.3548) ** 2 + (sources.radius / 1.1774) ** 2
         area = 4 * np.pi * width / PIXEL_SCALE**2
-        noise = np.sqrt(area * camera.noise**2 + counts[band] / camera.gain + (0.005 * counts[band]) ** 2)
+        noise = np.sqrt(area * camera.noise**2 + counts[band] / camera.gain + (fit_error(sources) * counts[band]) ** 2)
         measured[band], error[band] = counts[band] + noise * rng.normal(size=len(sources)), noise
     x, y = position
     inside = (x > -0.5) & (x < SIZE - 0.5) & (y > -0.5) & (y < SIZE - 0.5)

@@ -16,7 +16,7 @@ from astropy.io import fits
 
 from aion_core.mock import GALAXY, MockObjects, replacing
 from aion_core.mock.camera import Camera, bulge_share, render
-from aion_core.mock.instruments import Filter
+from aion_core.mock.instruments import Filter, fit_error
 from aion_core.mock.scene import Scene, pivot, scene
 from aion_tok_legacy.bricks import CENTRE, PIXEL_SCALE, brick_at, centres, pixels
 
@@ -167,7 +167,7 @@ def _catalogue(
             camera = cameras[band]
             width = (camera.seeing / 2.3548) ** 2 + (sources.radius / 1.1774) ** 2
             area = 4 * np.pi * width / PIXEL_SCALE**2  # noise-equivalent area, pixels
-            variance = area * camera.noise**2 + np.clip(true, 0, None) / camera.gain + (0.005 * true) ** 2
+            variance = area * camera.noise**2 + np.clip(true, 0, None) / camera.gain + (fit_error(sources) * true) ** 2
         flux[band], ivar[band] = true + np.sqrt(variance) * rng.normal(size=len(true)), 1 / variance
     signal = np.max([flux[b] * np.sqrt(ivar[b]) for b in "grz"], axis=0)
     x, y = position

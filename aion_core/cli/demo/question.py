@@ -1,0 +1,118 @@
+"""A last training, on the very question that posteriors answer: a redshift, given photometry, images, spectra.
+
+Masked modelling shows a sample a random handful of its tokens; here the model, a copy of it, is given what it is given
+when it is judged, and asked for the redshift alone. That is what users of a trained model do who want one thing of it.
+"""
+
+from __future__ import annotations
+
+import math
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from aion_core.cli.demo.judge import held_out_rows, seen_of, steps_of
+from aion_core.cli.demo.learn import target_of
+from aion_core.cli.demo.settings import FEWEST
+from aion_core.cli.demo.views import disturbed, uses_of
+from aion_core.contract import TokenSpace
+from aion_core.data import TokenStore
+from aion_core.data.batches import TokenBatch, batch_of_tokens
+from aion_core.engine import OptimizerSettings, build_optimizer, learning_rate, set_learning_rate
+from aion_core.files import replacing
+from aion_core.mock import generator
+from aion_core.model import AionModel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aion_core.cli.demo.settings import DemoSettings
+    from aion_core.cli.demo.views import Int
+
+#: Share of the numbers given that are left out: so that what else is given has to be looked at.
+LEFT_OUT = 0.25
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of which objects.
+
+    Attributes
+    ----------
+    space
+        The model's.
+    target
+        Key of the number that is asked for.
+    given
+        Keys of what is given at each step.
+    rows
+        Of the joined store: objects that are not held out and whose answer is known.
+    uses
+        How often each code of a number occurs, by key (`aion_core.cli.demo.views`).
+    """
+
+    joined: TokenStore
+    space: TokenSpace
+    target: str
+    given: tuple[tuple[str, ...], ...]
+    rows: Int
+    uses: dict[str, Int]
+
+    def batch(self, size: int, step: int, seed: int) -> TokenBatch:
+        """Return the batch of a step, numbers disturbed as in the views, the answer too."""
+        rng = generator("demo question", seed, step)
+        keys = self.given[step % len(self.given)]
+        mine = rng.choice(self.rows, size)
+        tokens = seen_of(self.joined, mine, [*keys, self.target])
+        for key in self.uses.keys() & tokens.keys():
+            tokens[key] = disturbed(tokens[key], self.uses[key], rng)
+        answer = {self.target: torch.from_numpy(tokens.pop(self.target))}
+        for key in self.uses.keys() & tokens.keys():
+            tokens[key] = np.where(rng.random(tokens[key].shape) < LEFT_OUT, -1, tokens[key])
+        shown = {key: torch.from_numpy(codes) for key, codes in tokens.items()}
+        return batch_of_tokens(self.space, shown, answer, check=False).packed()
+
+
+def question_of(joined: TokenStore, space: TokenSpace) -> Question | None:
+    """Return what there is to ask; None without such a quantity, anything to give, or objects to learn from."""
+    target, given = target_of(space), tuple(keys for _, keys in steps_of(space))
+    if target is None or not given:
+        return None
+    rows = np.flatnonzero(~held_out_rows(joined) & joined.present([target]) & joined.present(given[0]))
+    numbers = [key for key in (*given[-1], target) if space[key].spec.kind == "scalar"]
+    uses = {key: uses_of(joined, rows, space[key].spec) for key in numbers}
+    return Question(joined, space, target, given, rows, uses) if len(rows) >= FEWEST else None
+
+
+def train_on_question(
+    model: AionModel, joined: TokenStore, folder: Path, settings: DemoSettings, show: Callable[[int], None]
+) -> AionModel:
+    """Return a copy of the model, trained on the question; or read what was trained before, or the model itself.
+
+    `show` is told how many steps are done.
+    """
+    if folder.exists():
+        return AionModel.from_pretrained(folder)
+    question = question_of(joined, model.space)
+    if question is None:
+        return model
+    phase = settings.sizes.question
+    steps = settings.scaled(phase.steps)
+    schedule = OptimizerSettings(steps=steps, lr=phase.lr, warmup_steps=min(phase.warmup, steps // 4))
+    model = deepcopy(model).train()
+    optimizer = build_optimizer(model, schedule, lambda name, p: False)
+    for step in range(steps):
+        batch = question.batch(phase.batch, step, settings.seed).to(model.device)
+        set_learning_rate(optimizer, learning_rate(step, schedule))
+        (model(batch).sum() / sum(batch.target_counts)).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), schedule.clip_norm or math.inf)
+        optimizer.step()
+        optimizer.zero_grad()
+        show(step + 1)
+    with replacing(folder) as temporary:
+        model.save_pretrained(temporary)
+    return model.eval()

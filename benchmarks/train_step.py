@@ -1,4 +1,4 @@
-"""A training step beside the release's package: same weights, same tokens and masks, one process, interleaved.
+"""A training step beside the release's package: same weights, same tokens and masks, interleaved.
 
     python benchmarks/train_step.py --peer [--batch 4] [--precision bf16] [--repeats 5] [--threads 2] [--out FILE.json]
     python benchmarks/train_step.py --peer --again full --precision bf16 --batch 16
@@ -9,7 +9,9 @@ Forward, backward and AdamW at budgets 256/128, every modality in the vocabulary
 count (`aion_core.model.flops`) for both sides: what either computes beyond it does not count. Each round also times the
 products of the blocks' matrices alone, forward and backward: the ceiling. Where a CPU has no instructions for bfloat16,
 PyTorch imitates them and we multiply rounded numbers in float32 (`aion_core.model.linear`), each below its own ceiling.
-Peak memory is that of a step in a process that has one side only, above what that held before its model was built.
+Each side has a process of its own, which waits while the other one steps: in one process a side would find memory that
+the other gave back to the system, or governs the allocator of both. Peak memory is that of a step, above what the
+process held before its model was built.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import json
 import statistics
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -63,55 +66,81 @@ def memory(name: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 1024
 
 
-def peak(args: argparse.Namespace) -> dict[str, float]:
-    """Return what training one side takes in MiB: in all, and above weights, gradients and moments."""
+def serve(args: argparse.Namespace) -> None:
+    """Be one side: do a step, or measure the memory of one, whenever a line asks for it; answer in JSON."""
     device, todo = torch.device(args.device), workload(args)
     gc.collect()
     before = memory("VmRSS")
-    side = build(args.peak, args, todo, device)
-    side.step(args.precision)  # the moments of AdamW are made
+    side = build(args.serve, args, todo, device)
+    first = side.step(args.precision)  # the moments of AdamW are made
+    print(json.dumps(asdict(first) | {"parameters": sum(p.numel() for p in side.model.parameters())}), flush=True)
+    for line in sys.stdin:
+        answer = peak(side, args.precision, device, before) if line == "peak\n" else asdict(side.step(args.precision))
+        print(json.dumps(answer), flush=True)
+
+
+def peak(side: Any, precision: str, device: torch.device, before: float) -> dict[str, float]:
+    """Return what a step of one side takes in MiB: in all, and above weights, gradients and moments."""
     state = 4 * sum(p.numel() for p in side.model.parameters())
     state += sum(t.nbytes for values in side.optimizer.state.values() for t in values.values())
     gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-        side.step(args.precision)
+        side.step(precision)
         total = torch.cuda.max_memory_allocated() / 2**20
     else:
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
-        side.step(args.precision)
+        side.step(precision)
         total = memory("VmHWM") - before
     return {"total_mib": total, "above_weights_and_moments_mib": total - state / 2**20}
 
 
-def peak_apart(name: str, args: argparse.Namespace) -> dict[str, float]:
-    """Return `peak` of a process of its own."""
-    options = ["--peak", name, "--batch", args.batch, "--dim", args.dim, "--depth", args.depth]
-    options += ["--threads", args.threads, "--device", args.device, "--again", args.again]
-    options += ["--precision", args.precision, *(["--compile"] if args.compile else [])]
-    command = [sys.executable, str(Path(__file__).resolve()), *map(str, options)]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+class Apart:
+    """One side in a process of its own; `first` is its first step."""
+
+    def __init__(self, name: str, args: argparse.Namespace) -> None:
+        options = ["--serve", name, "--batch", args.batch, "--dim", args.dim, "--depth", args.depth]
+        options += ["--threads", args.threads, "--device", args.device, "--again", args.again]
+        options += ["--precision", args.precision, *(["--compile"] if args.compile else [])]
+        command = [sys.executable, str(Path(__file__).resolve()), *map(str, options)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        answer = self._answer()
+        self.parameters = answer.pop("parameters")
+        self.first = answer
+
+    def ask(self, what: str) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        print(what, file=self.process.stdin, flush=True)
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"A side ended early, with exit status {self.process.wait()}.")
+        return json.loads(line)
+
+    def close(self) -> None:
+        self.process.communicate()
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    from train_step_sides import matmul_seconds
+    from train_step_sides import Step, matmul_seconds
 
     from aion_core.engine.device import multiplies_bf16
     from aion_core.model.flops import training_flops
 
     device, todo = torch.device(args.device), workload(args)
     native = multiplies_bf16(device)
-    sides = {"ours": build("ours", args, todo, device)}
-    if args.peer:
-        sides = {"peer": build("peer", args, todo, device)} | sides
+    sides = {name: Apart(name, args) for name in (["peer", "ours"] if args.peer else ["ours"])}
     multiplies = dict.fromkeys(sides, args.precision)
     if not native:
         multiplies["ours"] = "fp32"
     steps: dict[str, list[Any]] = {name: [] for name in sides}
     ceilings: dict[str, list[float]] = {}
     budgets = todo.batch.input_slot.shape[1], todo.batch.target_slot.shape[1]
-    first = {name: side.step(args.precision) for name, side in sides.items()}
+    first = {name: Step(**side.first) for name, side in sides.items()}
     _agree([step.loss for step in first.values()], TOLERANCE[args.precision])
     for _ in range(args.repeats):
         for name in dict.fromkeys(multiplies.values()):
@@ -119,7 +148,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             flops, seconds = matmul_seconds(config(args), args.batch, budgets, dtype, device)
             ceilings.setdefault(name, []).append(flops / seconds)
         for name, side in sides.items():
-            steps[name].append(side.step(args.precision))
+            steps[name].append(Step(**side.ask("step")))
         _agree([rows[-1].loss for rows in steps.values()], 5 * TOLERANCE[args.precision])
     heads = [(c, s.vocab_size) for c, s in zip(todo.batch.target_counts, todo.space.specs(), strict=True)]
     flops = training_flops(config(args), *budgets) * args.batch + 6 * args.dim * sum(n * v for n, v in heads)
@@ -136,7 +165,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         second = statistics.median(row.total for row in rows)
         found[name] = {
             "multiplies_in": multiplies[name],
-            "parameters": sum(p.numel() for p in sides[name].model.parameters()),
+            "parameters": sides[name].parameters,
             "step_seconds": [row.total for row in rows],
             "median_seconds": second,
             "parts": {k: statistics.median(row.seconds[k] for row in rows) for k in rows[0].seconds},
@@ -145,7 +174,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             "flops_per_second": flops / second,
             "fraction_of_ceiling": flops / second / ceiling[multiplies[name]],
             "losses": [first[name].loss, *(row.loss for row in rows)],
+            "peak": sides[name].ask("peak"),
         }
+        sides[name].close()
     return found
 
 
@@ -154,7 +185,7 @@ def ratios(peer: dict[str, Any], ours: dict[str, Any]) -> dict[str, float]:
     return {
         "speed": peer["median_seconds"] / ours["median_seconds"],
         "speed_by_processor_time": peer["processor_seconds"] / ours["processor_seconds"],
-        **{f"memory_{k}": v / peer["peak"][k] for k, v in ours.get("peak", {}).items()},
+        **{f"memory_{k}": v / peer["peak"][k] for k, v in ours["peak"].items()},
     }
 
 
@@ -176,19 +207,15 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--no-memory", action="store_true", help="leave out the processes that measure memory")
     parser.add_argument("--out", type=Path, help="write the JSON there, too")
-    parser.add_argument("--peak", choices=("peer", "ours"), help=argparse.SUPPRESS)
+    parser.add_argument("--serve", choices=("peer", "ours"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    if args.peak:
-        print(json.dumps(peak(args)))
+    if args.serve:
+        serve(args)
         return
-    peaks = {} if args.no_memory else {n: peak_apart(n, args) for n in ("ours", *(["peer"] if args.peer else []))}
     ran_on = machine(args.device)
     found = measure(args)
-    for name, values in peaks.items():
-        found[name]["peak"] = values
     result = {"benchmark": "train_step", "machine": ran_on, "settings": _settings(args), **found}
     if args.peer:
         result["times_the_peer"] = ratios(found["peer"], found["ours"])

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from aion_core.cli.demo.views import Int
 
 #: Share of the numbers given that are left out: so that what else is given has to be looked at.
-LEFT_OUT = 0.25
+LEFT_OUT = 0.3
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ class Question:
     def batch(self, size: int, step: int, seed: int) -> TokenBatch:
         """Return the batch of a step, numbers disturbed as in the views, the answer too."""
         rng = generator("demo question", seed, step)
-        keys = self.given[step % len(self.given)]
+        last = len(self.given) - 1
+        keys = self.given[min(step % (last + 2), last)]  # where most is given, there is most to learn: twice as often
         mine = rng.choice(self.rows, size)
         tokens = seen_of(self.joined, mine, [*keys, self.target])
         for key in self.uses.keys() & tokens.keys():

@@ -53,19 +53,19 @@ class Sizes:
 
 
 FULL = Sizes(
-    steps={"image": 1600, "spectrum": 400, "scalar_field": 500},
+    steps={"image": 1400, "spectrum": 300, "scalar_field": 400},
     copies=24,
     model={"dim": 64, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 4},
     numbers=Phase(steps=1000, batch=128, lr=3e-3, warmup=50),
-    everything=Phase(steps=250, batch=96, lr=1e-3, warmup=10),
-    question=Phase(steps=300, batch=64, lr=2e-3, warmup=10),
+    everything=Phase(steps=250, batch=96, lr=2e-3, warmup=10),
+    question=Phase(steps=300, batch=56, lr=2e-3, warmup=10),
 )
 QUICK = Sizes(
     steps={"image": 150, "spectrum": 80, "scalar_field": 80},
     copies=8,
     model={"dim": 64, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 4},
     numbers=Phase(steps=200, batch=64, lr=3e-3, warmup=50),
-    everything=Phase(steps=60, batch=64, lr=1e-3, warmup=10),
+    everything=Phase(steps=60, batch=64, lr=2e-3, warmup=10),
     question=Phase(steps=60, batch=64, lr=2e-3, warmup=10),
 )
 

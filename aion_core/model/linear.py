@@ -32,6 +32,8 @@ BF16 = torch.bfloat16
 #: Products of matrices, and what the names of attention's operations begin with.
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")
 ATTENTION = ("_scaled_dot_product", "_flash_attention", "flex_attention")
+#: Bytes that what is made of one set of scores in the backward pass of attention may take: a processor's cache.
+CACHE = 2 << 20
 #: Whether this processor has instructions for it.
 NATIVE = multiplies_bf16(torch.device("cpu"))
 
@@ -208,29 +210,30 @@ class _Attended(torch.autograd.Function):
 def _through_attention(made: Sequence[Tensor], mask: Tensor | None, grad: Tensor) -> Sequence[Tensor]:
     """Return the gradients of the queries, keys and values ``[B, N, H, d]``, given that of what they attend to.
 
-    One sample after another: so all that is ``[H, N, M]`` stays in the cache of a processor.
+    A few samples after another: so all that is ``[…, N, M]`` stays in the cache of a processor.
     """
     q, k, v = made
     size, n, heads, d = q.shape
     dtype = _exact(q[:0]).dtype
-    weights, slopes = q.new_empty(2, heads, n, k.shape[1], dtype=dtype)
-    bias = weights.new_zeros(())
+    few = max(1, CACHE // (heads * n * k.shape[1] * dtype.itemsize))
+    bias = q.new_zeros((), dtype=dtype)
     if mask is not None:
         # No weight is left before such a number. Where a query may attend to nothing, nothing depends on its weights.
         bias = torch.zeros(mask.shape, dtype=dtype).masked_fill_(mask.logical_not(), -1e30)
         grad = grad * mask.any(-1).transpose(1, 2)[..., None]
     bias = bias.expand(size, heads, n, k.shape[1])
     found = [torch.empty_like(t) for t in made]
-    for i, (of_q, of_k, of_v) in enumerate(zip(*found, strict=True)):
-        qi, ki, vi, gi = (_exact(t[i].transpose(0, 1).contiguous()) for t in (q, k, v, grad))
-        torch.baddbmm(bias[i], qi, ki.mT, alpha=d**-0.5, out=weights)
+    for first in range(0, size, few):
+        part = slice(first, first + few)
+        qi, ki, vi, gi = (_exact(t[part].transpose(1, 2).flatten(0, 1).contiguous()) for t in (q, k, v, grad))
+        weights = torch.baddbmm(bias[part].flatten(0, 1), qi, ki.mT, alpha=d**-0.5)
         torch.softmax(weights, -1, out=weights)
-        of_v.copy_((weights.mT @ gi).transpose(0, 1))
-        torch.bmm(gi, vi.mT, out=slopes)
+        slopes = gi @ vi.mT
+        of_v = weights.mT @ gi
         torch._softmax_backward_data(slopes, weights, -1, dtype, grad_input=slopes)
         slopes.mul_(d**-0.5)
-        of_q.copy_((slopes @ ki).transpose(0, 1))
-        of_k.copy_((slopes.mT @ qi).transpose(0, 1))
+        for whole, own in zip(found, (slopes @ ki, slopes.mT @ qi, of_v), strict=True):
+            whole[part] = own.unflatten(0, (-1, heads)).transpose(1, 2)
     return found
 
 

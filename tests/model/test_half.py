@@ -102,9 +102,11 @@ MASKS = {
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=list(MASKS))
 @pytest.mark.parametrize("qk_norm", [True, False])
+@pytest.mark.parametrize("cache", [1, 1 << 20], ids=["a sample at a time", "all together"])
 def test_gradients_of_attention_are_as_near_the_exact_ones_as_those_of_the_fused_kernel(
-    mask: Tensor | None, qk_norm: bool, native: bool
+    mask: Tensor | None, qk_norm: bool, cache: int, native: bool, monkeypatch
 ) -> None:
+    monkeypatch.setattr("aion_core.model.linear.CACHE", cache)
     attention = CrossAttention(AionConfig(dim=24, num_heads=3, qk_norm=qk_norm)).requires_grad_(True)
     norms = [*attention.q_norm.parameters(), *attention.k_norm.parameters()]
     for seed, parameter in enumerate(norms):

@@ -1,4 +1,4 @@
-"""The whole line in some twelve minutes on two cores: from survey files to a trained model, and a report of both.
+"""The whole line in some eight minutes on two cores: from survey files to a trained model, and a report of both.
 
 A mock sky is observed by every installed survey, in its own file formats; real files that readers name, or that are in
 the folder that AION_SAMPLE_DIR (or --data) names, join it. Tokenizers are fitted and trained, all files tokenized, a

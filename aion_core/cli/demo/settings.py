@@ -53,7 +53,7 @@ class Sizes:
 
 
 FULL = Sizes(
-    steps={"image": 1400, "spectrum": 300, "scalar_field": 400},
+    steps={"image": 1600, "spectrum": 300, "scalar_field": 400},
     copies=24,
     model={"dim": 64, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 4},
     numbers=Phase(steps=1000, batch=128, lr=3e-3, warmup=50),

@@ -8,6 +8,7 @@ import resource
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -91,10 +92,24 @@ def keep_memory() -> None:
         tune(-3, 32 << 20)  # M_MMAP_THRESHOLD, at its most: what is larger comes from the system and goes back to it
 
 
-def give_back_memory() -> None:
-    """Hand what the allocator of a CPU's memory holds free back to the system, where it can (glibc)."""
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)
+class _Heap(ctypes.Structure):
+    """What glibc's ``mallinfo2`` tells of the allocator; the ninth number is what it holds free, in bytes."""
+
+    _fields_: ClassVar = [(f"n{i}", ctypes.c_size_t) for i in range(10)]
+
+
+def give_back_memory(most: int) -> None:
+    """Hand what the allocator of a CPU's memory holds free back to the system, where it can (glibc).
+
+    Unless that is more than `most` bytes: then it lies in pieces that what comes next fits, and would have to be
+    fetched again.
+    """
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallinfo2"):
+        return
+    libc.mallinfo2.restype = _Heap
+    if libc.mallinfo2().n8 <= most:
+        libc.malloc_trim(0)
 
 
 def peak_memory(device: torch.device) -> int:

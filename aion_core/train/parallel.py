@@ -35,9 +35,8 @@ from aion_core.model.initialise import initial
 from aion_core.model.linear import keeping_products, share_memory
 from aion_core.train.config import ParallelSettings, TrainConfig
 
-#: How often a pass through the model in float32 gives free memory back, for what comes next has to fetch it from the
-#: system again; and bytes of weights below which it is not worth it to govern the allocator.
-TIMES, LARGE = 4, 128 << 20
+#: Bytes of weights below which it is not worth it to govern the allocator.
+LARGE = 128 << 20
 
 
 def build_model(
@@ -92,9 +91,10 @@ def halves_gradients(config: TrainConfig, device: torch.device) -> bool:
 def spare_memory(model: AionModel, device: torch.device, halve: bool) -> None:
     """Let gradients take half the memory, and give back on the way through the model what a CPU's allocator holds free.
 
-    By itself the allocator hands memory back and fetches it again all the time, page by page, which can take a fifth of
-    a step; but what it never hands back lies in pieces, which what comes next seldom fits. In float32 these are a
-    quarter of all that a step takes; where gradients are halved, one time in the middle of the backward pass will do.
+    By itself the allocator hands memory back and fetches it again all the time, page by page, which can take a fifth
+    of a step; but what it never hands back lies in pieces, which what comes next seldom fits. So it keeps what is
+    freed, and gives it back in the first half of the backward pass, where gradients begin to need it: not where large
+    batches have left more than all gradients take.
     """
     if halve:
         halve_gradients(weights_of_products(model))
@@ -104,16 +104,14 @@ def spare_memory(model: AionModel, device: torch.device, halve: bool) -> None:
         # The encoder's gradients come when its activations go: memory of their own would be idle when most is in use.
         early = set(map(id, model.encoder.parameters()))
         share_memory(weight for weight in weights_of_products(model) if id(weight) not in early)
-    if sum(p.nbytes for p in model.parameters()) < LARGE:
+    weights = sum(p.nbytes for p in model.parameters())
+    if weights < LARGE:
         return
     keep_memory()
     every = blocks(model)
-    often = every[:: max(1, len(every) // TIMES)]
-    for block in () if halve else often:
-        block.register_forward_hook(lambda *_: give_back_memory() if torch.is_grad_enabled() else None)
-    for block in every[len(every) // 2 :][:1] if halve else often:
+    for block in (every[-1], every[3 * len(every) // 4], every[len(every) // 2]):
         for parameter in islice((p for p in block.parameters() if p.requires_grad), 1):
-            parameter.register_post_accumulate_grad_hook(lambda _: give_back_memory())
+            parameter.register_post_accumulate_grad_hook(lambda _: give_back_memory(3 * weights // 2))
 
 
 def weights_of_products(model: AionModel) -> list[nn.Parameter]:

@@ -120,7 +120,13 @@ def test_the_whole_demo_has_all_its_parts_and_learns_redshifts_and_spectra(
     spectra = [t for t in by_key.values() if t["kind"] == "spectrum"]
     assert spectra
     assert all(t["r2"] > t["baseline"] for t in spectra)
-    assert [row["given"] for row in facts["narrowing"]] == ["photometry", "+ image", "+ spectrum"]
+    images = [t for t in by_key.values() if t["kind"] == "image"]
+    assert images
+    assert all(t["r2"] > 0.7 and t["percent"] > 8 for t in images)
+    narrowing = facts["narrowing"]
+    assert [row["given"] for row in narrowing] == ["photometry", "+ image", "+ spectrum"]
+    assert narrowing[-1]["nll"] < narrowing[0]["nll"] < -1
+    assert all(0.58 < row["coverage"] < 0.78 for row in narrowing)
     assert {probe["property"].split()[0] for probe in facts["probes"]} == {"stellar", "age", "Teff"}
     redshift = next(h for h in facts["held_out"] if h["target"] == facts["target"])
     assert redshift["loss"] < redshift["entropy"]

@@ -322,8 +322,9 @@ def test_memory_freed_in_pieces_goes_back_to_the_system() -> None:
     pieces = [torch.ones(25_000) for _ in range(2_000)]  # 200 MB, each piece too small to be mapped on its own
     kept = pieces[::100]
     del pieces
+    there = resident()
     give_back_memory(100_000_000)
-    assert resident() - before > 150e6  # more is free than that: it is left
+    assert resident() > there - 20e6  # more is free than that: it is left
     give_back_memory(1 << 40)
     assert resident() - before < 40e6
     assert all((piece == 1).all() for piece in kept)

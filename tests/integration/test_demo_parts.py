@@ -198,7 +198,7 @@ def test_what_is_left_is_told_from_what_was_needed_so_far() -> None:
     for stage in list(STAGES)[1:]:
         later = sum(list(spent.values())[list(STAGES).index(stage) :])
         assert time_left(stage, spent) == pytest.approx(later)
-    assert time_left("tokens", {"networks": 100.0}) == pytest.approx(100 / 0.51 * 0.49)  # a mock sky that was there
+    assert time_left("tokens", {"networks": 100.0}) == pytest.approx(100 / 0.45 * 0.55)  # a mock sky that was there
 
 
 def test_the_page_escapes_what_files_and_errors_say():

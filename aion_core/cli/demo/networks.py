@@ -156,7 +156,7 @@ def _config(folder: Path, spec: ModalitySpec, settings: DemoSettings) -> Tokeniz
         "evaluate.every": steps,
         "evaluate.objects": min(JUDGED, settings.objects),
         "evaluate.page": 0,
-        "checkpoint.every": 40,
+        "checkpoint.every": 100,
         "checkpoint.keep": 1,
         "data.batch_size": BATCH.get(spec.kind, SMALL),
         "data.band_dropout": 0,  # simulated images have all their bands

@@ -117,6 +117,21 @@ class QuantileSketch:
         before = upto[at] - self._counts[at]
         return np.where(cell < 0, 0.0, before + np.clip(inside, 0.0, 1.0) * self._counts[at])
 
+    def gap(self, values: npt.ArrayLike) -> Floats:
+        """Return float32 values as far from the data on either side as the data allow, which order the data as these.
+
+        A value at which no data lie until the next larger datum moves to the middle between both: what lies between
+        two data then counts to the nearer one. A value within the range of a key stays, and so does the maximum.
+        """
+        x = np.asarray(values, dtype=np.float32)
+        low, high, _ = self._cells()
+        cell = np.searchsorted(high, x, side="right") - 1  # the last one that ends here or below
+        following = np.searchsorted(low, x, side="right")  # the first one that begins above
+        alone = (cell >= 0) & (following == cell + 1) & (following < len(low))
+        above = low[np.minimum(following, len(low) - 1)].astype(np.float32)
+        middle = (high[cell] / 2 + above / 2.0).astype(np.float32)
+        return np.where(alone, np.minimum(middle, np.nextafter(above, np.float32(-np.inf))), x)
+
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return the sketch as arrays, equal for equal data; `from_state` reads them back."""
         self._flushed()

@@ -279,6 +279,16 @@ def test_constant_and_few_valued_data_come_back_as_they_were(
     assert len(tokens.unique()) == len(set(values))
 
 
+@pytest.mark.parametrize("kind", ["plain", "log"])
+def test_a_new_value_between_sparse_data_decodes_to_the_nearer_one(kind: str, specs: dict[str, ModalitySpec]) -> None:
+    tokenizer = build_tokenizer(specs[kind])
+    tokenizer.observe(Scalar([1.0, 100.0, 1e6]))
+    tokenizer.finish()
+    new = torch.tensor([0.9, 2.0, 9.0, 300.0, 9000.0, 2e6])
+    nearer = torch.tensor([1.0, 1.0, 1.0, 100.0, 100.0, 1e6])
+    torch.testing.assert_close(tokenizer.decode(tokenizer.encode(Scalar(new))).value, nearer)
+
+
 def test_values_at_or_below_the_minimum_of_a_logarithm_share_the_lowest_code(fitted: Build) -> None:
     low = np.array([exp(-3), 0.0, -1.0, -np.inf, 1e-30, np.nextafter(np.float32(exp(-3)), np.float32(0))], np.float32)
     assert (fitted("log").encode(Scalar(low)) == 0).all()

@@ -104,6 +104,30 @@ def test_rank_inverts_quantile(values: Values, limit: int, q: float) -> None:
     assert made.rank(np.nextafter(values.min(), -np.inf)) == 0
 
 
+@MANY
+@given(values=CLUSTERED, limit=LIMITS, q=hnp.arrays(np.float64, 20, elements=st.floats(0, 1)))
+def test_a_gap_is_as_far_from_the_data_as_they_allow_and_orders_them_alike(values: Values, limit: int, q: Any) -> None:
+    made = sketch(values, limit)
+    at = made.quantile(q).astype(np.float32)
+    found = made.gap(at)
+    assert (found >= at).all()
+    if made.level == 0:
+        for before, after in zip(at, found, strict=True):
+            np.testing.assert_array_equal(values <= before, values <= after)
+            lower, upper = values[values <= before], values[values > before]
+            if len(upper):
+                middle = (float(lower.max()) + float(upper.min())) / 2
+                assert after == pytest.approx(middle, rel=1e-6, abs=1e-44)
+    assert made.gap(values.max()) == values.max()
+    assert made.gap(-3e38) == np.float32(-3e38)
+
+
+def test_within_the_range_of_a_key_a_gap_is_where_it_was() -> None:
+    made = sketch([1.0, 1.25, 1.5, 1.75, 8.0, 9.0, 10.0, 11.0], limit=2)
+    assert made.level
+    assert made.gap([1.5, 9.5]).tolist() == [1.5, 9.5]
+
+
 def test_within_the_range_of_a_key_values_count_as_evenly_spread() -> None:
     made = sketch(np.linspace(1, 2, 1001), limit=2)
     assert len(made.state()["keys"]) == 2

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from aion_core.contract import InputError
-from aion_core.engine.distributed import mean_over_ranks
 
 #: The outermost levels are reached at this much less than infinity.
 MARGIN = 1e-3
@@ -93,13 +92,11 @@ class FiniteScalarQuantizer(nn.Module):
         lacking = levels.new_zeros(())
         for number, size in zip(levels.unbind(1), self.sizes, strict=True):
             away = (number[:, None] - (torch.arange(size, device=z.device) - size // 2)) ** 2
-            use = mean_over_ranks(torch.softmax(-away / (2 * SOFTNESS), dim=1).mean(dim=0), len(levels))
+            use = torch.softmax(-away / (2 * SOFTNESS), dim=1).mean(dim=0)
             lacking = lacking + log(size) + (use * use.clamp(min=1e-9).log()).sum()
-        moments = torch.cat([levels, (levels[:, :, None] * levels[:, None]).flatten(1)], dim=1).mean(dim=0)
-        mean, square = mean_over_ranks(moments, len(levels)).split([len(self.sizes), len(self.sizes) ** 2])
-        covariance = square.view(len(mean), len(mean)) - mean[:, None] * mean
+        covariance = levels.T.cov(correction=0)
         scale = covariance.diagonal().clamp(min=1e-4).rsqrt()
-        correlation = covariance * scale[:, None] * scale + 1e-3 * torch.eye(len(mean), device=z.device)
+        correlation = covariance * scale[:, None] * scale + 1e-3 * torch.eye(len(scale), device=z.device)
         return lacking - 0.5 * torch.logdet(correlation)
 
     def decode(self, codes: Tensor) -> Tensor:

@@ -280,8 +280,9 @@ class ImageTokenizer(Tokenizer):
 
         Of every band the mean over its good pixels, of an object the mean over its bands, so that one with more bands
         counts no more. Residuals are those of the flux in the common unit, after the clamp; without inverse variances
-        every pixel has 1. With `forgiven`, they are those in the compressed range (`_forgiving`). Observations may be
-        of any modalities that share the network: they pass it as one batch.
+        every pixel has 1. With `forgiven`, they are those in the compressed range (`_forgiving`). With `evening`, also
+        ``unevenness``, so many times that of each observation's codes, averaged (of each process its own).
+        Observations may be of any modalities that share the network: they pass it as one batch.
         """
         given = [self.prepare(self.accept(obs), self.trained_size) for obs in observations]
         network = self.network
@@ -297,9 +298,11 @@ class ImageTokenizer(Tokenizer):
             total = total + (0.5 * chi2.sum(dim=1) / bands.clamp(min=1)).sum()
             count += int((bands > 0).sum())
         terms = {"nll": total / max(count, 1)}
-        return (
-            terms if not self.evening else terms | {"unevenness": self.evening * network.quantizer.unevenness(numbers)}
-        )
+        if not self.evening:
+            return terms
+        # Of each survey by itself: together, one whose codes are even enough would let the other's be as they are.
+        uneven = [network.quantizer.unevenness(own) for own in numbers.split([len(g.x) for g in given]) if len(own)]
+        return terms | {"unevenness": self.evening * torch.stack(uneven).mean()}
 
     def _squared(self, given: Prepared, found: Tensor, obs: Image) -> Tensor:
         """Return the squared residuals of the flux over their variances, ``[B, n, S, S]``."""

@@ -128,3 +128,13 @@ def test_an_uneven_use_of_codes_is_a_term_of_the_loss_where_that_is_asked_for() 
     torch.testing.assert_close(terms["unevenness"], 0.5 * tokenizer.network.quantizer.unevenness(numbers))
     terms["unevenness"].backward()
     assert tokenizer.network.pre_quant_proj.weight.grad.abs().max() > 0
+
+
+def test_the_use_of_codes_is_judged_of_each_survey_by_itself() -> None:
+    tokenizer, _ = untrained()
+    tokenizer.evening = 1.0
+    one, other = Image(noise(HSC, 4), HSC), Image(30 * noise(HSC, 3), HSC)
+    alone = torch.stack([tokenizer.loss(obs)["unevenness"] for obs in (one, other)])
+    torch.testing.assert_close(tokenizer.loss(one, other)["unevenness"], alone.mean())
+    assert (alone[0] - alone[1]).abs().item() > 0.1
+    torch.testing.assert_close(tokenizer.loss(one, Image(noise(HSC, 0), HSC))["unevenness"], alone[0])

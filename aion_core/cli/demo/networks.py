@@ -34,11 +34,17 @@ BATCH = {"image": 16}
 SMALL = 8
 #: Of codes that are signs: how softly they are taken to be chosen in the loss, and what their even use weighs in it.
 SOFT, DIVERSE = 2.0, 5.0
-#: Of images: the network's sizes, the rate of its encoder in units of the others', the side of the crop that it is
-#: trained on, the error that the loss forgives, and what an uneven use of codes weighs in it. It begins linear
-#: (`aion_core.tokenizers.image_start`).
-IMAGES = {"network.hidden_dims": 32, "optimizer.lr": 6e-3, "optimizer.encoder_lr": 0.15, "run.precision": "auto"}
-CROP, FORGIVEN, EVENING = 48, 0.02, 0.15
+#: Of images: the network's sizes, the rate of its encoder in units of the others', for how long the size of gradients
+#: is remembered; the side of the crop that it is trained on, the error that the loss forgives, and what an uneven use
+#: of codes weighs in it. It begins linear (`aion_core.tokenizers.image_start`).
+IMAGES = {
+    "network.hidden_dims": 32,
+    "optimizer.lr": 5e-3,
+    "optimizer.encoder_lr": 0.15,
+    "optimizer.betas": "[0.9, 0.99]",
+    "run.precision": "auto",
+}
+CROP, FORGIVEN, EVENING = 48, 0.016, 0.15
 #: Observations whose principal components an untrained network of images begins with, of each modality.
 SEEN_FIRST = 32
 #: Held-out objects of each modality that a network is judged by.

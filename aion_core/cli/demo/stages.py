@@ -40,7 +40,7 @@ BRIGHTNESS = (1.0, 0.9, 0.75, 0.5)
 #: Images and spectra of real objects that are tokenized, at most, of each modality: they are to be looked at.
 REAL = 200
 #: Stages, and the share of the whole that each takes: what is left is told from what was needed so far.
-STAGES = {"mock sky": 0.07, "networks": 0.38, "tokens": 0.18, "views": 0.01, "model": 0.34, "report": 0.02}
+STAGES = {"mock sky": 0.08, "networks": 0.37, "tokens": 0.19, "views": 0.01, "model": 0.32, "report": 0.03}
 #: Stores that are made of others: all that is known of an object, views of it to train on, and to judge by.
 MADE = ("joined", "numbers", "views", "judged")
 #: What a demo leaves on the disk: MB for each object, and besides.

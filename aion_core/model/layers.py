@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aion_core.model.config import AionConfig
-from aion_core.model.linear import Linear, attended, linear_of, projected, rounded
+from aion_core.model.linear import Linear, linear_of, projected, rounded
 
 NORM_EPS = 1e-6
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"SiLU": F.silu, "GELU": F.gelu, "ReLU": F.relu}
@@ -45,9 +45,6 @@ class Attention(nn.Module):
         """``x [B, N, D]``; mask True = may attend, broadcast to ``[B, H, N, N]``, None = all. Returns ``[B, N, D]``."""
         return projected(self._made, (self.q_norm, self.k_norm), self.proj, mask, self.qkv(x))
 
-    def _attended(self, qkv: Tensor, mask: Tensor | None) -> Tensor:
-        return attended(self._made, mask, qkv)
-
     def _made(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values ``[B, N, H, d]``."""
         q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).unbind(2)
@@ -68,9 +65,6 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
         """Mask True = may attend, broadcast to ``[B, H, M, N]``. Returns ``[B, M, D]``."""
         return projected(self._made, (self.q_norm, self.k_norm), self.proj, mask, self.q(x), self.kv(context))
-
-    def _attended(self, q: Tensor, kv: Tensor, mask: Tensor | None) -> Tensor:
-        return attended(self._made, mask, q, kv)
 
     def _made(self, q: Tensor, kv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries ``[B, M, H, d]``, and keys and values ``[B, N, H, d]``."""

@@ -109,11 +109,13 @@ def projected(
     x = inputs[0]
     if not (torch.is_grad_enabled() and x.requires_grad and on_cpu(x)):
         return cast(Tensor, proj(attended(make, mask, *inputs)))
-    if halves(x):
-        trained = [p for norm in norms for p in norm.parameters() if p.requires_grad]
-        heads = _Attended.apply(make, mask, len(inputs), *inputs, *trained)  # type: ignore[no-untyped-call]
-        return cast(Tensor, proj(heads))
-    return cast(Tensor, proj(again(partial(attended, make, mask), *inputs, context_fn=keeping_products)))
+    # The switch of the fused kernel is that of every device; the kernel itself divides by how many there are.
+    if not halves(x) and not (torch.backends.cuda.flash_sdp_enabled() and all(t.numel() for t in inputs)):
+        return cast(Tensor, proj(again(partial(attended, make, mask), *inputs, context_fn=keeping_products)))
+    trained = [p for norm in norms for p in norm.parameters() if p.requires_grad]
+    function = _Attended if halves(x) else _Fused
+    heads = function.apply(make, mask, len(inputs), *inputs, *trained)  # type: ignore[no-untyped-call]
+    return cast(Tensor, proj(heads))
 
 
 def keeping_products() -> Any:
@@ -207,6 +209,42 @@ class _Attended(torch.autograd.Function):
             return None, None, None, *torch.autograd.grad(made, [*leaves, *ctx.parameters], grads)
 
 
+class _Fused(torch.autograd.Function):
+    """`_Attended` in float32, by the kernel that PyTorch chooses, and bit by bit what it gives.
+
+    It also keeps what that kernel's own backward pass asks for: the sums of softmax, and what attention gave.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, make: Callable[..., Any], mask: Tensor | None, count: int, *tensors: Tensor) -> Tensor:
+        inputs = tensors[:count]
+        ctx.make, ctx.parameters = make, tensors[count:]
+        q, k, v = (t.transpose(1, 2) for t in make(*inputs))
+        bias = _bias(mask, -torch.inf, q.dtype)
+        heads, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=bias)
+        heads = heads.transpose(1, 2).flatten(2)  # as it lies
+        ctx.save_for_backward(mask, heads, sums, *inputs)
+        return cast(Tensor, heads)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        mask, heads, sums, *inputs = ctx.saved_tensors
+        made, leaves = _made(ctx.make, inputs)
+        shape = made[0].shape[2:]
+        q, k, v, heads, grad = (
+            t.detach().transpose(1, 2) for t in (*made, heads.unflatten(-1, shape), grad.unflatten(-1, shape))
+        )
+        bias = _bias(mask, -torch.inf, q.dtype)
+        through = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+        grads = [t.transpose(1, 2) for t in through(grad, q, k, v, heads, sums, 0.0, False, attn_mask=bias)]
+        return None, None, None, *torch.autograd.grad(made, [*leaves, *ctx.parameters], grads)
+
+
+def _bias(mask: Tensor | None, never: float, dtype: torch.dtype) -> Tensor | None:
+    """Return what is added to scores: `never` where a query may not attend."""
+    return None if mask is None else torch.zeros(mask.shape, dtype=dtype).masked_fill_(mask.logical_not(), never)
+
+
 def _through_attention(made: Sequence[Tensor], mask: Tensor | None, grad: Tensor) -> Sequence[Tensor]:
     """Return the gradients of the queries, keys and values ``[B, N, H, d]``, given that of what they attend to.
 
@@ -216,10 +254,10 @@ def _through_attention(made: Sequence[Tensor], mask: Tensor | None, grad: Tensor
     size, n, heads, d = q.shape
     dtype = _exact(q[:0]).dtype
     few = max(1, CACHE // (heads * n * k.shape[1] * dtype.itemsize))
-    bias = q.new_zeros((), dtype=dtype)
-    if mask is not None:
-        # No weight is left before such a number. Where a query may attend to nothing, nothing depends on its weights.
-        bias = torch.zeros(mask.shape, dtype=dtype).masked_fill_(mask.logical_not(), -1e30)
+    bias = _bias(mask, -1e30, dtype)  # no weight is left before such a number
+    if bias is None:
+        bias = q.new_zeros((), dtype=dtype)
+    elif mask is not None:  # where a query may attend to nothing, nothing depends on its weights
         grad = grad * mask.any(-1).transpose(1, 2)[..., None]
     bias = bias.expand(size, heads, n, k.shape[1])
     found = [torch.empty_like(t) for t in made]

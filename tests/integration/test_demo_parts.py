@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
@@ -292,18 +293,23 @@ def test_the_question_is_asked_of_no_held_out_object_and_depends_on_the_step_alo
     assert (question.target, question.given) == ("test_z", (("test_r",), ("test_r", "test_s")))
     assert not held_out_rows(joined)[question.rows].any()
     assert (answer[question.rows] >= 0).all()
+    numbers = []
     kept = set(number[question.rows, 0].tolist())
     for step in range(6):
         batch = question.batch(16, step, seed=1)
         again = question.batch(16, step, seed=1)
+        fewer = replace(question, uses={"test_r": question.uses["test_r"]}).batch(16, step, seed=1)
         assert torch.equal(batch.input_code, again.input_code)
+        assert torch.equal(batch.input_code, fewer.input_code)  # each key by itself: sets have no order
         assert batch.target_counts == (16, 0, 0)
         assert batch.input_slot.shape[1] <= (1 if step % 3 == 0 else 21)
-        assert 0 < int((batch.input_slot == 1).sum()) <= 16  # some numbers are left out
+        numbers.append(int((batch.input_slot == 1).sum()))
         if step % 3:
             whole = batch.input_code[batch.input_slot == 2]
             assert set(whole.tolist()) <= kept  # spectra are as they are
-            assert 0.3 < len(whole) / (16 * 20) < 0.7  # but half of each is left out
+            assert 0.4 < len(whole) / (16 * 20) < 0.8  # but some of each are left out
+    assert 0 < numbers[0] < 16  # some numbers are left out
+    assert sum(numbers[1:3] + numbers[4:]) < 2 * (numbers[0] + numbers[3])  # and more where spectra are to be looked at
     assert not torch.equal(question.batch(16, 0, 1).target_code, question.batch(16, 3, 1).target_code)
     assert question_of(joined, TokenSpace(slots=space.slots[1:])) is None
     assert question_of(joined, TokenSpace(slots=space.slots[:1])) is None

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -17,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from aion_core.data.batches import TokenBatch, batch_of_tokens
 from aion_core.engine import OptimizerSettings, World, build_optimizer
 from aion_core.engine.device import autocast, computes_bf16, multiplies_bf16
-from aion_core.model import AionConfig, AionModel, linear
+from aion_core.model import AionConfig, AionModel, layers, linear
 from aion_core.model.layers import Attention, Mlp
 from aion_core.train.config import ParallelSettings
 from aion_core.train.evaluation import modality_loss
@@ -159,13 +158,13 @@ def test_heads_see_the_targets_of_their_modality_only(model, batch) -> None:
 
 def test_masks_are_left_out_where_nothing_is_masked(model, batch, tokens, monkeypatch) -> None:
     seen: list[Tensor | None] = []
-    attend = F.scaled_dot_product_attention
+    attend = layers.projected
 
-    def spy(*args, attn_mask=None, **kwargs):
-        seen.append(attn_mask)
-        return attend(*args, attn_mask=attn_mask, **kwargs)
+    def spy(make, norms, proj, mask, *inputs):
+        seen.append(mask)
+        return attend(make, norms, proj, mask, *inputs)
 
-    monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
+    monkeypatch.setattr(layers, "projected", spy)
     model(batch_of_tokens(model.space, tokens(2, "test_image"), tokens(2, "test_coefficients")))
     assert seen == [None] * 6
     seen.clear()

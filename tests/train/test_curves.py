@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from aion_core.data.batches import TokenBatch
 from aion_core.model.layers import Attention, CrossAttention
+from aion_core.model.linear import attended
 from aion_core.train import TrainConfig, Trainer, parallel
 
 #: Budgets that every object fills, so that masks are left out; two layers of a kind; as many steps as show a curve.
@@ -76,9 +77,9 @@ def attention_kept(trainer: Trainer) -> None:
     for block in [*trainer.model.encoder, *trainer.model.decoder]:
         for layer in block.modules():
             if isinstance(layer, Attention):
-                layer.forward = lambda x, mask, a=layer: a.proj(a._attended(a.qkv(x), mask))
+                layer.forward = lambda x, mask, a=layer: a.proj(attended(a._made, mask, a.qkv(x)))
             elif isinstance(layer, CrossAttention):
-                layer.forward = lambda x, c, mask, a=layer: a.proj(a._attended(a.q(x), a.kv(c), mask))
+                layer.forward = lambda x, c, mask, a=layer: a.proj(attended(a._made, mask, a.q(x), a.kv(c)))
 
 
 def memory_given_back(trainer: Trainer) -> None:

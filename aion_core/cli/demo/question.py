@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
 #: Share of the tokens given that are left out, by kind: of numbers, so that what else is given has to be looked at; of
 #: images and spectra, which no other view of an object disturbs, so that they are not learned by heart.
-LEFT_OUT = {"scalar": 0.45, "image": 0.7, "spectrum": 0.5}
+LEFT_OUT = {"scalar": 0.45, "image": 0.7, "spectrum": 0.4}
+#: Share of the objects of which only what the last step adds is given: beside all else, little of it is learned.
+ALONE = 0.4
 #: What the model is in the end is the mean of what it was in the last share of the steps: few objects are drawn from.
 AVERAGED = 0.4
 WEIGHT_DECAY = 0.3
@@ -69,17 +71,21 @@ class Question:
 
     def batch(self, size: int, step: int, seed: int) -> TokenBatch:
         """Return the batch of a step, numbers disturbed as in the views, the answer too."""
-        rng = generator("demo question", seed, step)
-        last = len(self.given) - 1
-        keys = self.given[min(step % (last + 2), last)]  # where most is given, there is most to learn: twice as often
-        mine = rng.choice(self.rows, size)
+        first, *others = self.given
+        turns = [first, *(keys for keys in others for _ in range(2))]  # where more is given, there is more to learn
+        keys = turns[step % len(turns)]
+        before = self.given[-2] if keys == self.given[-1] != first else ()
+        draw = generator("demo question", seed, step)
+        mine, alone = draw.choice(self.rows, size), draw.random((size, 1)) < ALONE
         tokens = seen_of(self.joined, mine, [*keys, self.target])
-        for key in self.uses.keys() & tokens.keys():
-            tokens[key] = disturbed(tokens[key], self.uses[key], rng)
-        answer = {self.target: torch.from_numpy(tokens.pop(self.target))}
         for key in tokens:
-            left_out = LEFT_OUT.get(self.space[key].spec.kind, 0.0)
-            tokens[key] = np.where(rng.random(tokens[key].shape) < left_out, -1, tokens[key])
+            rng = generator("demo question", seed, step, key)  # its own: a set's order is another in every process
+            if key in self.uses:
+                tokens[key] = disturbed(tokens[key], self.uses[key], rng)
+            left_out = LEFT_OUT.get(self.space[key].spec.kind, 0.0) if key != self.target else 0.0
+            out = rng.random(tokens[key].shape) < left_out
+            tokens[key] = np.where(out | (alone & (key in before)), -1, tokens[key])
+        answer = {self.target: torch.from_numpy(tokens.pop(self.target))}
         shown = {key: torch.from_numpy(codes) for key, codes in tokens.items()}
         return batch_of_tokens(self.space, shown, answer, check=False).packed()
 

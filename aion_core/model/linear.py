@@ -197,7 +197,7 @@ class _Attended(torch.autograd.Function):
         ctx.make, ctx.parameters = make, tensors[count:]
         ctx.save_for_backward(mask, *inputs)
         with torch.autocast("cpu", enabled=False):
-            made = make(*inputs)
+            made = make(*(t.detach() for t in inputs))
         return attended(lambda: made, mask)
 
     @staticmethod
@@ -219,7 +219,7 @@ class _Fused(torch.autograd.Function):
     def forward(ctx: Any, make: Callable[..., Any], mask: Tensor | None, count: int, *tensors: Tensor) -> Tensor:
         inputs = tensors[:count]
         ctx.make, ctx.parameters = make, tensors[count:]
-        q, k, v = (t.transpose(1, 2) for t in make(*inputs))
+        q, k, v = (t.transpose(1, 2) for t in make(*(t.detach() for t in inputs)))
         bias = _bias(mask, -torch.inf, q.dtype)
         heads, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=bias)
         heads = heads.transpose(1, 2).flatten(2)  # as it lies

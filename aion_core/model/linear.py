@@ -220,7 +220,7 @@ class _Fused(torch.autograd.Function):
         inputs = tensors[:count]
         ctx.make, ctx.parameters = make, tensors[count:]
         q, k, v = (t.transpose(1, 2) for t in make(*(t.detach() for t in inputs)))
-        bias = _bias(mask, -torch.inf, q.dtype)
+        bias = None if mask is None else _bias(mask, -torch.inf, q.dtype)
         heads, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, attn_mask=bias)
         heads = heads.transpose(1, 2).flatten(2)  # as it lies
         ctx.save_for_backward(mask, heads, sums, *inputs)
@@ -234,15 +234,15 @@ class _Fused(torch.autograd.Function):
         q, k, v, heads, grad = (
             t.detach().transpose(1, 2) for t in (*made, heads.unflatten(-1, shape), grad.unflatten(-1, shape))
         )
-        bias = _bias(mask, -torch.inf, q.dtype)
+        bias = None if mask is None else _bias(mask, -torch.inf, q.dtype)
         through = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
         grads = [t.transpose(1, 2) for t in through(grad, q, k, v, heads, sums, 0.0, False, attn_mask=bias)]
         return None, None, None, *torch.autograd.grad(made, [*leaves, *ctx.parameters], grads)
 
 
-def _bias(mask: Tensor | None, never: float, dtype: torch.dtype) -> Tensor | None:
+def _bias(mask: Tensor, never: float, dtype: torch.dtype) -> Tensor:
     """Return what is added to scores: `never` where a query may not attend."""
-    return None if mask is None else torch.zeros(mask.shape, dtype=dtype).masked_fill_(mask.logical_not(), never)
+    return torch.zeros(mask.shape, dtype=dtype).masked_fill_(mask.logical_not(), never)
 
 
 def _through_attention(made: Sequence[Tensor], mask: Tensor | None, grad: Tensor) -> Sequence[Tensor]:
@@ -254,10 +254,10 @@ def _through_attention(made: Sequence[Tensor], mask: Tensor | None, grad: Tensor
     size, n, heads, d = q.shape
     dtype = _exact(q[:0]).dtype
     few = max(1, CACHE // (heads * n * k.shape[1] * dtype.itemsize))
-    bias = _bias(mask, -1e30, dtype)  # no weight is left before such a number
-    if bias is None:
-        bias = q.new_zeros((), dtype=dtype)
-    elif mask is not None:  # where a query may attend to nothing, nothing depends on its weights
+    bias = q.new_zeros((), dtype=dtype)
+    if mask is not None:
+        # No weight is left before such a number. Where a query may attend to nothing, nothing depends on its weights.
+        bias = _bias(mask, -1e30, dtype)
         grad = grad * mask.any(-1).transpose(1, 2)[..., None]
     bias = bias.expand(size, heads, n, k.shape[1])
     found = [torch.empty_like(t) for t in made]

@@ -302,7 +302,7 @@ class ImageTokenizer(Tokenizer):
             return terms
         # Of each survey by itself: together, one whose codes are even enough would let the other's be as they are.
         uneven = [network.quantizer.unevenness(own) for own in numbers.split([len(g.x) for g in given]) if len(own)]
-        return terms | {"unevenness": self.evening * torch.stack(uneven).mean()}
+        return terms | {"unevenness": self.evening * (torch.stack(uneven).mean() if uneven else total * 0.0)}
 
     def _squared(self, given: Prepared, found: Tensor, obs: Image) -> Tensor:
         """Return the squared residuals of the flux over their variances, ``[B, n, S, S]``."""

@@ -137,4 +137,6 @@ def test_the_use_of_codes_is_judged_of_each_survey_by_itself() -> None:
     alone = torch.stack([tokenizer.loss(obs)["unevenness"] for obs in (one, other)])
     torch.testing.assert_close(tokenizer.loss(one, other)["unevenness"], alone.mean())
     assert (alone[0] - alone[1]).abs().item() > 0.1
-    torch.testing.assert_close(tokenizer.loss(one, Image(noise(HSC, 0), HSC))["unevenness"], alone[0])
+    nothing = Image(noise(HSC, 0), HSC)
+    torch.testing.assert_close(tokenizer.loss(one, nothing)["unevenness"], alone[0])
+    assert tokenizer.loss(nothing)["unevenness"].item() == 0

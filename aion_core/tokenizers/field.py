@@ -112,6 +112,8 @@ class ScalarFieldTokenizer(Tokenizer):
 
     observation: ClassVar[type[Observation]] = ScalarField
     batch: int | None = 64
+    #: What an uneven use of codes weighs in the loss, where that is to be part of it (the paper's: nothing).
+    evening: float = 0.0
     small: ClassVar[Mapping[str, Any]] = {"encoder_output_dim": 16, "res_hidden_dims": 8, "num_res_layers": 1}
 
     def __init__(self, spec: ModalitySpec, *, network: FieldNetwork | None = None, **config: Any) -> None:
@@ -209,16 +211,23 @@ class ScalarFieldTokenizer(Tokenizer):
         return self.network._quantizer.places()
 
     def loss(self, *observations: Observation) -> dict[str, Tensor]:
-        """Return ``reconstruction``: the mean square of the error over the finite pixels of each object, averaged."""
+        """Return ``reconstruction``: the mean square of the error over the finite pixels of each object, averaged.
+
+        With `evening`, also ``unevenness``, so many times that of the codes.
+        """
         pairs = [self._prepare(self.accept(obs)) for obs in observations]
         x, bad = (torch.cat(parts) for parts in zip(*pairs, strict=True))
         some = ~bad.flatten(1).all(dim=1)
         x, bad = x[some], bad[some]
         if not len(x):
             return {"reconstruction": sum((p.sum() for p in self.parameters()), start=torch.zeros(())) * 0.0}
-        found = self.network.output(self.network._quantizer(self.network.features(x[:, None])))
+        numbers = self.network.features(x[:, None])
+        found = self.network.output(self.network._quantizer(numbers))
         error = ((found - x) ** 2).masked_fill(bad, 0.0).flatten(1).sum(dim=1)
-        return {"reconstruction": (error / (~bad).flatten(1).sum(dim=1)).mean()}
+        terms = {"reconstruction": (error / (~bad).flatten(1).sum(dim=1)).mean()}
+        if self.evening:
+            terms["unevenness"] = self.evening * self.network._quantizer.unevenness(numbers)
+        return terms
 
     def _prepare(self, obs: ScalarField) -> tuple[Tensor, Tensor]:
         """Return the crop ``[B, S, S]`` as the network is given it, and where it is not measured."""

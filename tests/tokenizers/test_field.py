@@ -130,3 +130,16 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
 def test_a_configuration_that_does_not_fit_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"does not fit.*{next(iter(wrong))}"):
         ScalarFieldTokenizer.build([spec_of("legacy_segmap")], **wrong)
+
+
+def test_an_uneven_use_of_codes_is_a_term_of_the_loss_where_that_is_asked_for() -> None:
+    tokenizer = field_tokenizer()
+    obs = ScalarField(maps(8))
+    (reconstruction,) = tokenizer.loss(obs).values()
+    tokenizer.evening = 0.5
+    terms = tokenizer.loss(obs)
+    assert torch.equal(terms["reconstruction"], reconstruction)
+    numbers = tokenizer.network.features(obs.value[:, None])
+    torch.testing.assert_close(terms["unevenness"], 0.5 * tokenizer.network._quantizer.unevenness(numbers))
+    terms["unevenness"].backward()
+    assert tokenizer.network.encode_proj.weight.grad.abs().max() > 0

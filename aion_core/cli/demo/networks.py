@@ -14,6 +14,7 @@ from aion_core.files import read_json, write_json
 from aion_core.plugins import Registry
 from aion_core.tokenizers import Tokenizer, TokenizerSet
 from aion_core.tokenizers.base import is_fittable
+from aion_core.tokenizers.field import ScalarFieldTokenizer
 from aion_core.tokenizers.image import ImageTokenizer
 from aion_core.tokenizers.image_start import begin_linear
 from aion_core.tokenizers.lfq import LookupFreeQuantizer
@@ -45,6 +46,8 @@ IMAGES = {
     "run.precision": "auto",
 }
 CROP, FORGIVEN, EVENING = 48, 0.016, 0.15
+#: Of maps: what an uneven use of codes weighs.
+MAPS_EVENING = 0.003
 #: Observations whose principal components an untrained network of images begins with, of each modality.
 SEEN_FIRST = 32
 #: Held-out objects of each modality that a network is judged by.
@@ -127,6 +130,8 @@ def spreading(tokenizers: list[Tokenizer], memory: Memory) -> list[Tokenizer]:
     """
     images = [tokenizer for tokenizer in tokenizers if isinstance(tokenizer, ImageTokenizer)]
     for tokenizer in tokenizers:
+        if isinstance(tokenizer, ScalarFieldTokenizer):
+            tokenizer.evening = MAPS_EVENING
         quantizer = getattr(tokenizer, "quantizer", None)
         if isinstance(quantizer, LookupFreeQuantizer):
             cast("Any", tokenizer).quantizer = replace(quantizer, inverse_temperature=SOFT, diversity=DIVERSE)
@@ -143,7 +148,9 @@ def settled(tokenizers: list[Tokenizer]) -> list[Tokenizer]:
     """Return tokenizers whose training is over."""
     for tokenizer in tokenizers:
         if isinstance(tokenizer, ImageTokenizer):
-            tokenizer.trained_size, tokenizer.forgiven, tokenizer.evening = None, None, 0.0
+            tokenizer.trained_size, tokenizer.forgiven = None, None
+        if isinstance(tokenizer, ImageTokenizer | ScalarFieldTokenizer):
+            tokenizer.evening = 0.0
     return [tokenizer.eval() for tokenizer in tokenizers]
 
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.optim.swa_utils import AveragedModel
 
 from aion_core.cli.demo.judge import held_out_rows, seen_of, steps_of
 from aion_core.cli.demo.learn import target_of
@@ -24,6 +23,7 @@ from aion_core.contract import TokenSpace
 from aion_core.data import TokenStore
 from aion_core.data.batches import TokenBatch, batch_of_tokens
 from aion_core.engine import OptimizerSettings, build_optimizer, learning_rate, set_learning_rate
+from aion_core.engine.average import WeightAverage
 from aion_core.files import replacing
 from aion_core.mock import generator
 from aion_core.model import AionModel
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 LEFT_OUT = {"scalar": 0.45, "image": 0.7, "spectrum": 0.4}
 #: Share of the objects of which only what the last step adds is given: beside all else, little of it is learned.
 ALONE = 0.4
-#: What the model is in the end is the mean of what it was in the last share of the steps: few objects are drawn from.
-AVERAGED = 0.4
+#: Weight of the past in the moving average of the weights, which is what is kept: few objects are drawn from.
+AVERAGED = 0.98
 WEIGHT_DECAY = 0.3
 
 
@@ -118,7 +118,7 @@ def train_on_question(
     warmup = min(phase.warmup, steps // 4)
     schedule = OptimizerSettings(steps=steps, lr=phase.lr, warmup_steps=warmup, weight_decay=WEIGHT_DECAY)
     model = deepcopy(model).train()
-    average = AveragedModel(model)
+    average = WeightAverage(model, AVERAGED)
     optimizer = build_optimizer(model, schedule, lambda name, p: p.ndim > 1)
     for step in range(steps):
         batch = question.batch(phase.batch, step, settings.seed).to(model.device)
@@ -127,11 +127,9 @@ def train_on_question(
         torch.nn.utils.clip_grad_norm_(model.parameters(), schedule.clip_norm or math.inf)
         optimizer.step()
         optimizer.zero_grad()
-        if step + 1 > steps * (1 - AVERAGED):
-            average.update_parameters(model)
+        average.update(model, step + 1)
         show(step + 1)
-    trained = average.module
-    assert isinstance(trained, AionModel)
+    average.settle(model)
     with replacing(folder) as temporary:
-        trained.save_pretrained(temporary)
-    return trained.eval()
+        model.save_pretrained(temporary)
+    return model.eval()

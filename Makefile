@@ -28,6 +28,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy benchmarks
 	MYPYPATH=examples/aion-tok-universal-spectrum/src $(BIN)/mypy -p aion_tok_universal
 
 format: $(STAMP)

@@ -58,8 +58,9 @@ every = 240
 def prepare(store: Path, tokenizers: Path, out: Path, steps: int) -> Path:
     """Write the model that the run begins with, and its configuration."""
     out.mkdir(parents=True, exist_ok=True)
-    model = AionModel(SHAPE, TokenStore(store).space, 0)
-    order_codes(model, TokenizerSet.load(tokenizers), 0)
+    joined = TokenStore(store)
+    model = AionModel(SHAPE, joined.space, 0)
+    order_codes(model, TokenizerSet.load(tokenizers), joined, 0)
     model.save_pretrained(out / "start")
     pairs = [f'[[evaluate.conditional]]\ntarget = "{t}"\ngiven = ["{g}"]\n' for t, g in PAIRS]
     path = out / "train.toml"

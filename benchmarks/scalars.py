@@ -49,10 +49,13 @@ def main() -> None:
         ("grid", "catalog_redshift", codecs.GridScalarCodec, Z, None, redshifts),
         ("coefficients", "gaia_xp_bp", codecs.MultiScalarCodec, GaiaXpBp, XP, spectra),
     ]
+    times = {}
+    for name, key, cls, modality, config, values in cases:
+        times[name] = encode(key, cls, modality, config, values, args.repeats)
     result = {
         "benchmark": "scalars",
         "machine": machine(),
-        "encode": {name: encode(key, *rest, args.repeats) for name, key, *rest in cases},
+        "encode": times,
         "sketch": {"values": args.values, "values_per_second": args.values / timed(lambda: sketch(fluxes))[0]},
     }
     text = json.dumps(result, indent=2)

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,11 +118,15 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _has(attribute: str, value: str, spec: ModalitySpec) -> bool:
+    return bool(getattr(spec, attribute) == value)
+
+
 def table(runs: Sequence[dict[str, Any]], base: Sequence[ModalitySpec]) -> list[dict[str, Any]]:
     """Return the mean over modalities of each training's losses: all of them, by survey, and by kind."""
     groups: dict[str, Callable[[ModalitySpec], bool]] = {"overall": lambda spec: True}
-    groups |= {name: lambda spec, name=name: spec.survey == name for name in dict.fromkeys(s.survey for s in base)}
-    groups |= {name: lambda spec, name=name: spec.kind == name for name in dict.fromkeys(s.kind for s in base)}
+    groups |= {name: partial(_has, "survey", name) for name in dict.fromkeys(s.survey for s in base)}
+    groups |= {name: partial(_has, "kind", name) for name in dict.fromkeys(s.kind for s in base)}
     rows = []
     for run in runs:
         losses = run["losses"]

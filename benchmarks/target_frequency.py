@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Iterator
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ def samples(space: TokenSpace) -> Iterator[tuple[str, tuple[str, ...]]]:
                 yield f"{plugin} + {other}", (*keys, other)
 
 
-def frequencies(space: TokenSpace, keys: tuple[str, ...], draws: int, config: MaskingConfig) -> dict[str, dict]:
+def frequencies(space: TokenSpace, keys: tuple[str, ...], draws: int, config: MaskingConfig) -> dict[str, Any]:
     """Return the share of draws in which each modality is input and target, and its mean number of targets."""
     masking = Masking(space, config)
     here = [space.index(k) for k in keys]

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "parity"))
 
 def sides(objects: int) -> dict[str, Callable[[], Tensor]]:
     """Return the release's encoding of Legacy images, ours in float32, and ours when it is to be fast."""
-    from cases_image import LEGACY, RELEASED, images, make_pair
+    from cases_image import LEGACY, RELEASED, images, make_pair  # type: ignore[import-not-found]
 
     from aion_core.tokenizers.base import Precision
 

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "parity"))
 
 def sides(objects: int) -> dict[str, Callable[[], Tensor]]:
     """Return the release's encoding of spectra on DESI's grid, ours in float32, and ours when it is to be fast."""
-    from cases_spectrum import DESI, RELEASED, drawn, make_pair
+    from cases_spectrum import DESI, RELEASED, drawn, make_pair  # type: ignore[import-not-found]
 
     from aion_core.tokenizers.base import Precision
 

@@ -68,7 +68,12 @@ def work(space: TokenSpace, batch_size: int, seed: int) -> Work:
             writer.write([str(i) for i in every], nowhere, nowhere, {key: (c, every) for key, c in codes.items()})
         batch = TokenLoader([TokenStore(path)], space, batch_size, seed=seed, prefetch=0).batch(0, 0)
     rows = batch.index.numpy()
-    return Work(space, batch, {s.upstream_key: _peers(s, i, batch, codes[s.key][rows]) for i, s in _enumerated(space)})
+    return Work(space, batch, {_upstream(s): _peers(s, i, batch, codes[s.key][rows]) for i, s in _enumerated(space)})
+
+
+def _upstream(spec: ModalitySpec) -> str:
+    assert spec.upstream_key, f"{spec.key} is none of the release's modalities"
+    return spec.upstream_key
 
 
 def _codes(spec: ModalitySpec, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -191,9 +196,9 @@ class Peer(Side):
     def __init__(self, work: Work, config: AionConfig, device: torch.device) -> None:
         from aion.fourm.fm import FM
 
-        keys = [spec.upstream_key for spec in work.space.specs()]
-        names = ("norm_bias", "act_layer", "dim", "encoder_depth", "decoder_depth", "num_heads", "mlp_ratio")
-        names += ("qkv_bias", "proj_bias", "mlp_bias", "gated_mlp", "qk_norm")
+        keys = [_upstream(spec) for spec in work.space.specs()]
+        names = ["norm_bias", "act_layer", "dim", "encoder_depth", "decoder_depth", "num_heads", "mlp_ratio"]
+        names += ["qkv_bias", "proj_bias", "mlp_bias", "gated_mlp", "qk_norm"]
         model = FM({**{n: getattr(config, n) for n in names}, "domains_in": keys, "domains_out": keys})
         _copy_weights(AionModel(config, work.space), model, dict(zip(work.space.keys, keys, strict=True)))
         model = model.to(device)
@@ -226,7 +231,9 @@ def _copy_weights(ours: AionModel, peer: nn.Module, names: dict[str, str]) -> No
         raise SystemExit(f"The weights do not carry over: {unexpected[:3]} {unknown[:3]}")
 
 
-def matmul_seconds(config: AionConfig, batch_size: int, budgets: tuple[int, int], dtype: torch.dtype, device: Any):
+def matmul_seconds(
+    config: AionConfig, batch_size: int, budgets: tuple[int, int], dtype: torch.dtype, device: torch.device
+) -> tuple[int, float]:
     """Return FLOPs and seconds of the blocks' linear layers alone: forward and both products of backward.
 
     A GPU does each as often as there are blocks, one after the other, so that starting it does not count.

@@ -197,10 +197,11 @@ class ScalarTokenizer(Tokenizer):
     def _codebook(self, sketch: QuantileSketch) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Return edges at equal shares of the data, and the median of the data that each code stands for.
 
+        A value that more data have than a share has a code of its own, not several of which all but one are never used.
         Edges lie in the middle between data: where data are sparse, a new value is nearest to one of its code.
         """
         try:
-            table = sketch.gap(sketch.quantile(np.arange(1, self.codes + 1) / self.codes))
+            table = sketch.gap(sketch.shares(self.codes))
         except AionError as error:
             raise AionError(f"{self.spec.key} cannot be fitted: {error}") from None
         upto = sketch.rank(table) / sketch.n

@@ -21,6 +21,8 @@ import numpy.typing as npt
 from aion_core.contract import AionError, InputError
 
 LIMIT = 65_536
+#: Bits that keys may lack for one to be taken for a single value: it spans 1e-4 of itself then.
+WIDEST = 10
 #: Values are gathered up to this number before they are sorted in.
 BUFFER = 1 << 18
 
@@ -98,13 +100,17 @@ class QuantileSketch:
         fractions = np.asarray(q, dtype=np.float64)
         if not ((fractions >= 0) & (fractions <= 1)).all():
             raise AionError("Quantiles are fractions in 0 … 1.")
-        low, high, upto = self._cells()
-        rank = fractions * upto[-1]
-        cell = np.minimum(np.searchsorted(upto, rank, side="left"), len(upto) - 1)
-        before = upto[cell] - self._counts[cell]
-        inside = (rank - before) / self._counts[cell]
-        values: Doubles = low[cell] + inside * (high - low)[cell]
-        return values.clip(low[cell], high[cell])
+        return self._quantile(fractions, self._flushed()._counts)
+
+    def shares(self, n: int) -> Doubles:
+        """Return n ascending values, at or below each of which lies one more n-th of the data; the last is the maximum.
+
+        A value that more data have than that (a bound, a zero that stands for what was not measured) counts as one
+        share, and the other data are shared out among what remains: else most of the values returned would be that one.
+        Where keys are wide (`WIDEST`), what shares one may be many values, and counts as what it is.
+        """
+        counts = self._flushed()._counts
+        return self._quantile(np.arange(1, n + 1) / n, _capped(counts, n) if self._level <= WIDEST else counts)
 
     def rank(self, values: npt.ArrayLike) -> Doubles:
         """Return how many of the data lie below or at some values; the inverse of `quantile`, times n."""
@@ -162,6 +168,17 @@ class QuantileSketch:
         sketch.minimum, sketch.maximum = low, high
         return sketch
 
+    def _quantile(self, fractions: Doubles, counts: Counts | Doubles) -> Doubles:
+        """Return the quantiles of data of which each key has so many."""
+        low, high, _ = self._cells()
+        upto = np.cumsum(counts, dtype=np.float64)
+        rank = fractions * upto[-1]
+        cell = np.minimum(np.searchsorted(upto, rank, side="left"), len(upto) - 1)
+        before = upto[cell] - counts[cell]
+        inside = (rank - before) / counts[cell]
+        values: Doubles = low[cell] + inside * (high - low)[cell]
+        return values.clip(low[cell], high[cell])
+
     def _flushed(self) -> QuantileSketch:
         """Sort in what was gathered."""
         if self._pending:
@@ -192,6 +209,19 @@ class QuantileSketch:
         ends = np.stack([start, start + (1 << self._level) - 1]).clip(first, last)
         low, high = _values(ends.astype(np.uint32)).astype(np.float64)
         return low, high, np.cumsum(self._counts).astype(np.float64)
+
+
+def _capped(counts: Counts, n: int) -> Doubles:
+    """Return counts cut at a share: at that number which is an n-th of the sum of what is left of them.
+
+    Of no more than n counts, there is no such number; all are one then.
+    """
+    if len(counts) <= n:
+        return np.ones(len(counts))
+    falling = np.sort(counts)[::-1][: n + 1]
+    larger = np.arange(n)  # how many are cut
+    share = (counts.sum() - np.cumsum(falling[:n]) + falling[:n]) / (n - larger)
+    return np.minimum(counts, share[np.argmax(falling[:n] <= share)])
 
 
 def _total(keys: Keys, counts: Counts) -> tuple[Keys, Counts]:

@@ -122,6 +122,55 @@ def test_a_gap_is_as_far_from_the_data_as_they_allow_and_orders_them_alike(value
     assert made.gap(-3e38) == np.float32(-3e38)
 
 
+SHARES = st.integers(1, 40)
+
+
+def holdings(values: Values, upto: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Return how many of some values lie in each share: above the end of the one before, up to its own."""
+    return np.bincount(np.searchsorted(upto[:-1], values.astype(np.float64)), minlength=len(upto))
+
+
+@MANY
+@given(values=hnp.arrays(np.float32, st.integers(1, 300), elements=st.integers(-60, 60)), n=SHARES)
+def test_a_share_is_full_with_its_last_value_and_not_before(values: Values, n: int) -> None:
+    upto = sketch(values).shares(n)
+    distinct, counts = np.unique(values, return_counts=True)
+    assert upto[-1] == values.max()
+    assert (np.diff(upto) >= 0).all()
+    if len(distinct) <= n:
+        assert np.isin(distinct, upto).all()
+        return
+    share_of = np.searchsorted(upto[:-1], distinct)
+    for share in np.unique(share_of):
+        assert counts[share_of == share][:-1].sum() < len(values) / n
+
+
+@MANY
+@given(values=hnp.arrays(np.float32, st.integers(41, 300), elements=st.floats(0, 1, width=32), unique=True), n=SHARES)
+def test_shares_of_data_of_which_no_two_are_equal_are_quantiles(values: Values, n: int) -> None:
+    made = sketch(values)
+    assert np.array_equal(made.shares(n), made.quantile(np.arange(1, n + 1) / n))
+
+
+@pytest.mark.parametrize("limit", [LIMIT, 11_000])
+def test_what_many_data_have_in_common_takes_one_share_and_the_others_are_even(limit: int) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.lognormal(size=20_000).astype(np.float32)
+    values[rng.random(20_000) < 0.4] = 1e-3
+    made = sketch(values, limit)
+    assert 0 <= made.level <= 10
+    held = holdings(values, made.gap(made.shares(256)).astype(np.float64))
+    assert held[0] == (values <= 1e-3).sum()
+    assert held[1:].min() > 0.8 * held[1:].mean()
+    assert held[1:].max() < 1.2 * held[1:].mean()
+
+
+def test_of_wide_keys_none_is_taken_for_a_single_value() -> None:
+    made = sketch(np.concatenate([np.linspace(1, 2, 1000), np.geomspace(1e-30, 1e30, 1000)]), limit=256)
+    assert made.level > 10
+    assert np.array_equal(made.shares(64), made.quantile(np.arange(1, 65) / 64))
+
+
 def test_within_the_range_of_a_key_a_gap_is_where_it_was() -> None:
     made = sketch([1.0, 1.25, 1.5, 1.75, 8.0, 9.0, 10.0, 11.0], limit=2)
     assert made.level

@@ -16,6 +16,9 @@ from aion_core.mock.lines import BALMER, METAL, TITANIUM_OXIDE
 
 Columns = dict[str, npt.NDArray[Any]]
 
+#: Bolometric magnitudes from which and to which stars are drawn, and by how much in dex there are more a magnitude on.
+BRIGHTEST, FAINTEST, GROWTH = 14.0, 20.0, 0.2
+
 
 @lru_cache(maxsize=1)
 def _features() -> Float:
@@ -91,7 +94,7 @@ def spectra(columns: Columns) -> Float:
 
 
 def draw(rng: np.random.Generator, count: int) -> Columns:
-    """Draw stars as a survey to 20th magnitude meets them at high Galactic latitude.
+    """Draw stars as surveys between 14th magnitude, above which they saturate, and 20th meet them at high latitude.
 
     Dwarfs of spectral types A to M, giants, and a few white dwarfs; thin disc, thick disc and halo with their
     metallicities and distances. Masses and radii of dwarfs follow power laws (Demircan & Kahraman 1991, Ap&SS
@@ -118,8 +121,9 @@ def draw(rng: np.random.Generator, count: int) -> Columns:
     radius = np.sqrt(mass / 10 ** (logg - 4.438))
     population = rng.choice(3, count, p=(0.55, 0.30, 0.15))
     feh = np.choose(population, (-0.08, -0.5, -1.4)) + np.choose(population, (0.18, 0.25, 0.4)) * normal[:, 2]
-    # Draw how bright it looks, and put it where it looks so: counts grow by 0.25 dex per magnitude.
-    bright = 11.3 + np.log1p(rng.random(count) * (10 ** (0.25 * 8.5) - 1)) / (0.25 * np.log(10))
+    # Draw how bright it looks, and put it where it looks so: counts grow by 0.2 dex per magnitude.
+    growth = GROWTH * np.log(10)
+    bright = BRIGHTEST + np.log1p(rng.random(count) * np.expm1(growth * (FAINTEST - BRIGHTEST))) / growth
     absolute = 4.74 - 10 * np.log10(teff / 5772) - 5 * np.log10(radius) + 0.2
     distance = np.clip(10 ** ((bright - absolute) / 5 + 1), 4.0, 60000.0)
     return {

@@ -45,7 +45,7 @@ IMAGES = {
     "optimizer.betas": "[0.9, 0.99]",
     "run.precision": "auto",
 }
-CROP, FORGIVEN, EVENING = 48, 0.016, 0.15
+CROP, FORGIVEN, EVENING = 48, 0.016, 0.2
 #: Of maps: what an uneven use of codes weighs.
 MAPS_EVENING = 0.003
 #: Observations whose principal components an untrained network of images begins with, of each modality.

@@ -41,11 +41,11 @@ SOFT, DIVERSE = 2.0, 5.0
 IMAGES = {
     "network.hidden_dims": 32,
     "optimizer.lr": 5e-3,
-    "optimizer.encoder_lr": 0.15,
+    "optimizer.encoder_lr": 0.1,
     "optimizer.betas": "[0.9, 0.99]",
     "run.precision": "auto",
 }
-CROP, FORGIVEN, EVENING = 48, 0.016, 0.2
+CROP, FORGIVEN, EVENING = 48, 0.018, 0.1
 #: Of maps: what an uneven use of codes weighs.
 MAPS_EVENING = 0.003
 #: Observations whose principal components an untrained network of images begins with, of each modality.

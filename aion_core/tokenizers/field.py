@@ -220,7 +220,8 @@ class ScalarFieldTokenizer(Tokenizer):
         some = ~bad.flatten(1).all(dim=1)
         x, bad = x[some], bad[some]
         if not len(x):
-            return {"reconstruction": sum((p.sum() for p in self.parameters()), start=torch.zeros(())) * 0.0}
+            nothing = sum((p.sum() for p in self.parameters()), start=torch.zeros(())) * 0.0
+            return {"reconstruction": nothing} | ({"unevenness": nothing} if self.evening else {})
         numbers = self.network.features(x[:, None])
         found = self.network.output(self.network._quantizer(numbers))
         error = ((found - x) ** 2).masked_fill(bad, 0.0).flatten(1).sum(dim=1)

@@ -143,3 +143,5 @@ def test_an_uneven_use_of_codes_is_a_term_of_the_loss_where_that_is_asked_for() 
     torch.testing.assert_close(terms["unevenness"], 0.5 * tokenizer.network._quantizer.unevenness(numbers))
     terms["unevenness"].backward()
     assert tokenizer.network.encode_proj.weight.grad.abs().max() > 0
+    nothing = tokenizer.loss(ScalarField(torch.full((2, 24, 24), torch.nan)))
+    assert {name: term.item() for name, term in nothing.items()} == {"reconstruction": 0, "unevenness": 0}

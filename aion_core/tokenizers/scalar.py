@@ -198,15 +198,16 @@ class ScalarTokenizer(Tokenizer):
         """Return edges at equal shares of the data, and the median of the data that each code stands for.
 
         A value that more data have than a share has a code of its own, not several of which all but one are never used.
-        Edges lie in the middle between data: where data are sparse, a new value is nearest to one of its code.
+        Where data are sparse, edges part what lies far from each other, and lie in the middle between data: a new value
+        is nearest to one of its code.
         """
         try:
-            table = sketch.gap(sketch.shares(self.codes))
+            table = sketch.gap(sketch.clear(sketch.shares(self.codes)))
         except AionError as error:
             raise AionError(f"{self.spec.key} cannot be fitted: {error}") from None
-        upto = sketch.rank(table) / sketch.n
+        upto = sketch.rank(table)
         below = np.concatenate([[0.0], upto[:-1]])
-        centre = sketch.quantile(((below + upto) / 2).clip(0, 1))
+        centre = sketch.median(below, upto)
         return table, np.where(upto > below, centre.clip(sketch.minimum, table), table)
 
     def _set(self, table: Tensor, centre: Tensor | None = None) -> None:

@@ -23,6 +23,8 @@ from aion_core.contract import AionError, InputError
 LIMIT = 65_536
 #: Bits that keys may lack for one to be taken for a single value: it spans 1e-4 of itself then.
 WIDEST = 10
+#: How many data an edge may move past to a wider gap, where there are no more than so many data an edge.
+REACH, FEW = 2, 8
 #: Values are gathered up to this number before they are sorted in.
 BUFFER = 1 << 18
 
@@ -100,7 +102,17 @@ class QuantileSketch:
         fractions = np.asarray(q, dtype=np.float64)
         if not ((fractions >= 0) & (fractions <= 1)).all():
             raise AionError("Quantiles are fractions in 0 … 1.")
-        return self._quantile(fractions, self._flushed()._counts)
+        return self.at(fractions * self.n)
+
+    def at(self, rank: npt.ArrayLike) -> Doubles:
+        """Return the values up to which so many of the data lie: ``at(1)`` is the least; the inverse of `rank`."""
+        low, high, upto = self._cells()
+        return _at(np.asarray(rank, dtype=np.float64), low, high, self._counts, upto)
+
+    def median(self, below: npt.ArrayLike, upto: npt.ArrayLike) -> Doubles:
+        """Return the medians of the data of ranks above `below`, up to `upto`; of two in the middle, their mean."""
+        middle = (np.asarray(below, dtype=np.float64) + np.asarray(upto, dtype=np.float64)) / 2
+        return self.at(middle) / 2 + self.at(np.nextafter(middle, np.inf)) / 2
 
     def shares(self, n: int) -> Doubles:
         """Return n ascending values, at or below each of which lies one more n-th of the data; the last is the maximum.
@@ -109,8 +121,10 @@ class QuantileSketch:
         share, and the other data are shared out among what remains: else most of the values returned would be that one.
         Where keys are wide (`WIDEST`), what shares one may be many values, and counts as what it is.
         """
-        counts = self._flushed()._counts
-        return self._quantile(np.arange(1, n + 1) / n, _capped(counts, n) if self._level <= WIDEST else counts)
+        low, high, _ = self._cells()
+        counts = _capped(self._counts, n) if self._level <= WIDEST else self._counts
+        upto = np.cumsum(counts, dtype=np.float64)
+        return _at(np.arange(1, n + 1) / n * upto[-1], low, high, counts, upto)
 
     def rank(self, values: npt.ArrayLike) -> Doubles:
         """Return how many of the data lie below or at some values; the inverse of `quantile`, times n."""
@@ -123,6 +137,33 @@ class QuantileSketch:
         before = upto[at] - self._counts[at]
         return np.where(cell < 0, 0.0, before + np.clip(inside, 0.0, 1.0) * self._counts[at])
 
+    def clear(self, values: npt.ArrayLike) -> Floats:
+        """Return ascending float32 values moved to the widest gap that is no more than `REACH` data away from each.
+
+        That is where there are so `FEW` data a value that one of them may lie far from the next: both come apart then.
+        No value moves past another or to where one is, nor from the maximum or within the range of a key.
+        """
+        moved = np.asarray(values, dtype=np.float32).copy()
+        low, high, upto = self._cells()
+        if self.n > FEW * moved.size:
+            return moved
+        cell, between = _ends(moved, low, high)
+        first = np.searchsorted(upto, upto[cell] - REACH, side="left")
+        last = np.minimum(np.searchsorted(upto, upto[cell] + REACH, side="right") - 1, len(upto) - 2)
+        widths = low[1:] - high[:-1]
+        following = np.append(cell[1:], len(upto))
+        taken = -1
+        for i, own in enumerate(cell.tolist()):
+            best = own
+            if between[i]:
+                start = max(int(first[i]), min(taken + 1, own))
+                stop = min(int(last[i]), max(int(following[i]) - 1, own))
+                widest = start + int(np.argmax(widths[start : stop + 1]))
+                best = widest if widths[widest] > widths[own] else own
+                moved[i] = high[best]
+            taken = max(taken, best)
+        return moved
+
     def gap(self, values: npt.ArrayLike) -> Floats:
         """Return float32 values as far from the data on either side as the data allow, which order the data as these.
 
@@ -131,12 +172,10 @@ class QuantileSketch:
         """
         x = np.asarray(values, dtype=np.float32)
         low, high, _ = self._cells()
-        cell = np.searchsorted(high, x, side="right") - 1  # the last one that ends here or below
-        following = np.searchsorted(low, x, side="right")  # the first one that begins above
-        alone = (cell >= 0) & (following == cell + 1) & (following < len(low))
-        above = low[np.minimum(following, len(low) - 1)].astype(np.float32)
+        cell, between = _ends(x, low, high)
+        above = low[np.minimum(cell + 1, len(low) - 1)].astype(np.float32)
         middle = (high[cell] / 2 + above / 2.0).astype(np.float32)
-        return np.where(alone, np.minimum(middle, np.nextafter(above, np.float32(-np.inf))), x)
+        return np.where(between, np.minimum(middle, np.nextafter(above, np.float32(-np.inf))), x)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return the sketch as arrays, equal for equal data; `from_state` reads them back."""
@@ -168,17 +207,6 @@ class QuantileSketch:
         sketch.minimum, sketch.maximum = low, high
         return sketch
 
-    def _quantile(self, fractions: Doubles, counts: Counts | Doubles) -> Doubles:
-        """Return the quantiles of data of which each key has so many."""
-        low, high, _ = self._cells()
-        upto = np.cumsum(counts, dtype=np.float64)
-        rank = fractions * upto[-1]
-        cell = np.minimum(np.searchsorted(upto, rank, side="left"), len(upto) - 1)
-        before = upto[cell] - counts[cell]
-        inside = (rank - before) / counts[cell]
-        values: Doubles = low[cell] + inside * (high - low)[cell]
-        return values.clip(low[cell], high[cell])
-
     def _flushed(self) -> QuantileSketch:
         """Sort in what was gathered."""
         if self._pending:
@@ -209,6 +237,21 @@ class QuantileSketch:
         ends = np.stack([start, start + (1 << self._level) - 1]).clip(first, last)
         low, high = _values(ends.astype(np.uint32)).astype(np.float64)
         return low, high, np.cumsum(self._counts).astype(np.float64)
+
+
+def _ends(x: Floats, low: Doubles, high: Doubles) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Return the last cell that ends at or below each value, and whether the value lies between it and the next."""
+    cell = np.searchsorted(high, x, side="right") - 1
+    following = np.searchsorted(low, x, side="right")  # the first one that begins above
+    return cell, (cell >= 0) & (following == cell + 1) & (following < len(low))
+
+
+def _at(rank: Doubles, low: Doubles, high: Doubles, counts: Counts | Doubles, upto: Doubles) -> Doubles:
+    """Return the values of some ranks in data of which so many, evenly spread, lie in each cell."""
+    cell = np.minimum(np.searchsorted(upto, rank, side="left"), len(upto) - 1)
+    inside = (rank - (upto[cell] - counts[cell])) / counts[cell]
+    values: Doubles = low[cell] + inside * (high - low)[cell]
+    return values.clip(low[cell], high[cell])
 
 
 def _capped(counts: Counts, n: int) -> Doubles:

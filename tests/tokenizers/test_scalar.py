@@ -289,6 +289,17 @@ def test_a_new_value_between_sparse_data_decodes_to_the_nearer_one(kind: str, sp
     torch.testing.assert_close(tokenizer.decode(tokenizer.encode(Scalar(new))).value, nearer)
 
 
+@pytest.mark.parametrize("kind", ["plain", "log"])
+def test_of_sparse_data_no_code_stands_for_what_lies_far_apart(kind: str, specs: dict[str, ModalitySpec]) -> None:
+    rng = np.random.default_rng(0)
+    tokenizer = build_tokenizer(specs[kind])
+    tokenizer.observe(Scalar(np.concatenate([rng.uniform(1, 2, 2300), rng.uniform(1e5, 1e6, 30)])))
+    tokenizer.finish()
+    new = torch.tensor(rng.uniform(1, 2, 10_000))
+    decoded = tokenizer.decode(tokenizer.encode(Scalar(new))).value
+    assert (decoded - new).abs().max() < 0.02
+
+
 def test_values_at_or_below_the_minimum_of_a_logarithm_share_the_lowest_code(fitted: Build) -> None:
     low = np.array([exp(-3), 0.0, -1.0, -np.inf, 1e-30, np.nextafter(np.float32(exp(-3)), np.float32(0))], np.float32)
     assert (fitted("log").encode(Scalar(low)) == 0).all()

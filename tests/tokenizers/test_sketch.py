@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from aion_core.contract import AionError, InputError
-from aion_core.tokenizers.sketch import LIMIT, QuantileSketch
+from aion_core.tokenizers.sketch import FEW, LIMIT, REACH, QuantileSketch
 
 MANY = settings(max_examples=150, deadline=None)
 ANY_FLOATS = hnp.arrays(np.float32, st.integers(0, 200), elements=st.floats(width=32))
@@ -120,6 +120,54 @@ def test_a_gap_is_as_far_from_the_data_as_they_allow_and_orders_them_alike(value
                 assert after == pytest.approx(middle, rel=1e-6, abs=1e-44)
     assert made.gap(values.max()) == values.max()
     assert made.gap(-3e38) == np.float32(-3e38)
+
+
+@MANY
+@given(values=CLUSTERED, limit=LIMITS, n=st.integers(1, 60))
+def test_edges_of_few_data_move_to_the_widest_gap_nearby_and_none_past_another(
+    values: Values, limit: int, n: int
+) -> None:
+    made = sketch(values, limit)
+    at = made.shares(n).astype(np.float32)
+    found = made.clear(at)
+    assert (np.diff(found) >= 0).all()
+    assert found[-1] == values.max()
+    moved = np.abs(made.rank(found) - made.rank(at))
+    assert (moved <= REACH).all()
+    assert not moved.any() or len(values) <= FEW * n
+    assert np.isin(at, found).all() or len(values) > n  # where every datum has an edge, none is left alone
+    distinct = np.diff(at) > 0
+    assert (np.diff(found)[distinct] > 0).all() or made.level
+    if made.level == 0:
+        data = np.unique(values + np.float32(0)).astype(np.float64)
+        widths = np.append(np.diff(data), np.inf)
+        assert (widths[np.searchsorted(data, found)] >= widths[np.searchsorted(data, at)]).all()
+
+
+def test_edges_go_to_a_wide_gap_two_data_away_and_not_to_one_three_away() -> None:
+    near = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+    assert sketch([*near, 500.0, 501.0, 502.0]).clear([5.0, 502.0]).tolist() == [7.0, 502.0]
+    assert sketch([*near, 500.0, 501.0, 502.0]).clear([4.0, 502.0]).tolist() == [4.0, 502.0]
+    assert sketch([-500.0, *near]).clear([1.0, 7.0]).tolist() == [-500.0, 7.0]
+    assert sketch([*near, 500.0]).clear([6.0, 7.0, 500.0]).tolist() == [6.0, 7.0, 500.0]  # there is one already
+    assert sketch([*near, 7.0, 7.0, 500.0]).clear([6.0, 500.0]).tolist() == [6.0, 500.0]  # three data, all of one value
+
+
+def test_where_data_are_many_no_edge_moves() -> None:
+    values = np.random.default_rng(2).standard_t(2, size=FEW * 64 + 1)
+    made = sketch(values)
+    at = made.shares(64).astype(np.float32)
+    assert made.clear(at).tolist() == at.tolist()
+    assert made.clear(np.append(at, at[-1])).tolist() != np.append(at, at[-1]).tolist()
+
+
+@MANY
+@given(values=CLUSTERED, data=st.data())
+def test_a_median_of_ranks_is_that_of_these_data(values: Values, data: Any) -> None:
+    below = data.draw(st.integers(0, len(values) - 1))
+    upto = data.draw(st.integers(below + 1, len(values)))
+    chosen = np.sort(values + np.float32(0)).astype(np.float64)[below:upto]
+    assert sketch(values).median(below, upto) == np.median(chosen)
 
 
 SHARES = st.integers(1, 40)

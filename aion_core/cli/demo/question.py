@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
 #: Share of the tokens given that are left out, by kind: of numbers, so that what else is given has to be looked at; of
 #: images and spectra, which no other view of an object disturbs, so that they are not learned by heart.
-LEFT_OUT = {"scalar": 0.45, "image": 0.7, "spectrum": 0.4}
+LEFT_OUT = {"scalar": 0.45, "image": 0.7, "spectrum": 0.75}
 #: Share of the objects of which only what the last step adds is given: beside all else, little of it is learned.
-ALONE = 0.4
+ALONE = 0.6
 #: Weight of the past in the moving average of the weights, which is what is kept: few objects are drawn from.
 AVERAGED = 0.98
 WEIGHT_DECAY = 0.3

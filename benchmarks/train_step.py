@@ -2,13 +2,15 @@
 
     python benchmarks/train_step.py --peer [--batch 4] [--precision bf16] [--repeats 5] [--threads 2] [--out FILE.json]
     python benchmarks/train_step.py --peer --again full --precision bf16 --batch 16
+    python benchmarks/train_step.py --peer --precision bf16 --without-bf16
     python benchmarks/train_step.py --peer --device cuda --compile --precision bf16 --batch 256
 
 Forward, backward and AdamW at budgets 256/128, every modality in the vocabulary; L is ``--dim 1024 --depth 24``, XL
 ``--dim 2048 --depth 24``. The losses of both sides have to agree before and after. FLOP/s are those of the model's own
 count (`aion_core.model.flops`) for both sides: what either computes beyond it does not count. Each round also times the
 products of the blocks' matrices alone, forward and backward: the ceiling. Where a CPU has no instructions for bfloat16,
-PyTorch imitates them and we multiply rounded numbers in float32 (`aion_core.model.linear`), each below its own ceiling.
+PyTorch imitates them and we multiply rounded numbers in float32 (`aion_core.model.linear`), each below its own ceiling;
+``--without-bf16`` keeps both sides and the ceilings from such instructions on a CPU that has them.
 Each side has a process of its own, which waits while the other one steps: in one process a side would find memory that
 the other gave back to the system, or governs the allocator of both. Peak memory is that of a step, above what the
 process held before its model was built.
@@ -20,6 +22,7 @@ import argparse
 import ctypes
 import gc
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -33,6 +36,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from machine import machine
 
 TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2}
+#: What libraries are told of a CPU that is to be taken for one without instructions for bfloat16.
+WITHOUT_BF16 = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "MKL_ENABLE_INSTRUCTIONS": "AVX512"}
 
 
 def build(name: str, args: argparse.Namespace, work: Any, device: torch.device) -> Any:
@@ -58,6 +63,14 @@ def workload(args: argparse.Namespace) -> Any:
     from aion_core.plugins import load_registry
 
     return work(load_registry().token_space(), args.batch, seed=0)
+
+
+def do_without_bf16() -> None:
+    """Use no instructions for bfloat16, here and in processes started from here; before anything is computed."""
+    import aion_core.engine.device as device
+
+    os.environ.update(WITHOUT_BF16)
+    device.multiplies_bf16 = lambda device: device.type != "cpu"
 
 
 def memory(name: str) -> float:
@@ -103,6 +116,7 @@ class Apart:
         options = ["--serve", name, "--batch", args.batch, "--dim", args.dim, "--depth", args.depth]
         options += ["--threads", args.threads, "--device", args.device, "--again", args.again]
         options += ["--precision", args.precision, *(["--compile"] if args.compile else [])]
+        options += ["--without-bf16"] if args.without_bf16 else []
         command = [sys.executable, str(Path(__file__).resolve()), *map(str, options)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         answer = self._answer()
@@ -201,6 +215,7 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=12, help="of the encoder and of the decoder")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--without-bf16", action="store_true", help="as on a CPU without instructions for bfloat16")
     parser.add_argument("--compile", action="store_true", help="compile our blocks")
     choices = ("none", "selective", "full")
     parser.add_argument("--again", choices=choices, default="none", help="our activations that are computed twice")
@@ -211,6 +226,8 @@ def main() -> None:
     parser.add_argument("--serve", choices=("peer", "ours"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    if args.without_bf16:
+        do_without_bf16()
     if args.serve:
         serve(args)
         return
@@ -227,7 +244,7 @@ def main() -> None:
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    names = ("dim", "depth", "batch", "precision", "compile", "again", "device", "repeats", "threads")
+    names = ("dim", "depth", "batch", "precision", "without_bf16", "compile", "again", "device", "repeats", "threads")
     return {name: getattr(args, name) for name in names}
 
 

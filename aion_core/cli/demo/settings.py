@@ -53,12 +53,12 @@ class Sizes:
 
 
 FULL = Sizes(
-    steps={"image": 1400, "spectrum": 250, "scalar_field": 300},
+    steps={"image": 1400, "spectrum": 200, "scalar_field": 300},
     copies=24,
     model={"dim": 64, "encoder_depth": 1, "decoder_depth": 1, "num_heads": 4},
     numbers=Phase(steps=800, batch=128, lr=3e-3, warmup=50),
     everything=Phase(steps=220, batch=96, lr=2e-3, warmup=10),
-    question=Phase(steps=800, batch=96, lr=3e-3, warmup=10),
+    question=Phase(steps=640, batch=96, lr=3e-3, warmup=10),
 )
 QUICK = Sizes(
     steps={"image": 150, "spectrum": 80, "scalar_field": 80},

@@ -116,17 +116,17 @@ def test_the_whole_demo_has_all_its_parts_and_learns_redshifts_and_spectra(
     """What else is not reached is in the report's own words."""
     facts = report(capsys, tmp_path / "demo", "--data", str(sample_dir), "--json")
     by_key = {t["key"]: t for t in facts["tokenizers"]}
-    assert facts["seconds"]["all"] < 3600  # eight minutes on two quiet cores
+    assert {t["kind"] for t in by_key.values()} >= {"scalar", "coefficients", "spectrum", "image", "scalar_field"}
+    assert [key for key, t in by_key.items() if t["percent"] < 10 or t["r2"] < 0.8] == []
     spectra = [t for t in by_key.values() if t["kind"] == "spectrum"]
-    assert spectra
     assert all(t["r2"] > t["baseline"] for t in spectra)
-    images = [t for t in by_key.values() if t["kind"] == "image"]
-    assert images
-    assert all(t["r2"] > 0.7 and t["percent"] > 8 for t in images)
     narrowing = facts["narrowing"]
     assert [row["given"] for row in narrowing] == ["photometry", "+ image", "+ spectrum"]
-    assert narrowing[-1]["nll"] < narrowing[0]["nll"] < -1
-    assert all(0.58 < row["coverage"] < 0.78 for row in narrowing)
+    for figure in ("nll", "crps"):
+        first, second, third = (row[figure] for row in narrowing)
+        assert first > second > third
+    assert narrowing[0]["nll"] < -1
+    assert all(0.60 <= row["coverage"] <= 0.76 for row in narrowing)
     assert {probe["property"].split()[0] for probe in facts["probes"]} == {"stellar", "age", "Teff"}
     redshift = next(h for h in facts["held_out"] if h["target"] == facts["target"])
     assert redshift["loss"] < redshift["entropy"]

@@ -25,6 +25,8 @@ LIMIT = 65_536
 WIDEST = 10
 #: How many data an edge may move past to a wider gap, where there are no more than so many data an edge.
 REACH, FEW = 2, 8
+#: By how much of itself a rank may exceed a number of data and still be it: sums and shares are rounded.
+ROUNDING = 1e-12
 #: Values are gathered up to this number before they are sorted in.
 BUFFER = 1 << 18
 
@@ -112,7 +114,7 @@ class QuantileSketch:
     def median(self, below: npt.ArrayLike, upto: npt.ArrayLike) -> Doubles:
         """Return the medians of the data of ranks above `below`, up to `upto`; of two in the middle, their mean."""
         middle = (np.asarray(below, dtype=np.float64) + np.asarray(upto, dtype=np.float64)) / 2
-        return self.at(middle) / 2 + self.at(np.nextafter(middle, np.inf)) / 2
+        return self.at(middle) / 2 + self.at(middle + 0.5) / 2
 
     def shares(self, n: int) -> Doubles:
         """Return n ascending values, at or below each of which lies one more n-th of the data; the last is the maximum.
@@ -248,7 +250,7 @@ def _ends(x: Floats, low: Doubles, high: Doubles) -> tuple[npt.NDArray[np.int64]
 
 def _at(rank: Doubles, low: Doubles, high: Doubles, counts: Counts | Doubles, upto: Doubles) -> Doubles:
     """Return the values of some ranks in data of which so many, evenly spread, lie in each cell."""
-    cell = np.minimum(np.searchsorted(upto, rank, side="left"), len(upto) - 1)
+    cell = np.minimum(np.searchsorted(upto, rank * (1 - ROUNDING), side="left"), len(upto) - 1)
     inside = (rank - (upto[cell] - counts[cell])) / counts[cell]
     values: Doubles = low[cell] + inside * (high - low)[cell]
     return values.clip(low[cell], high[cell])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -178,7 +178,14 @@ def holdings(values: Values, upto: npt.NDArray[np.float64]) -> npt.NDArray[np.in
     return np.bincount(np.searchsorted(upto[:-1], values.astype(np.float64)), minlength=len(upto))
 
 
+#: Of these in twenty shares, one is full with a value, but for the rounding of sums.
+ROUNDED = np.array(
+    [2, -1, 1, -10, -11, -5, -7, 0, -5, -13, 5, 6, -2, -8, -9, -6, -14, -15, -3, -12, 3, 4, -4, -4], "f4"
+)
+
+
 @MANY
+@example(values=ROUNDED, n=20)
 @given(values=hnp.arrays(np.float32, st.integers(1, 300), elements=st.integers(-60, 60)), n=SHARES)
 def test_a_share_is_full_with_its_last_value_and_not_before(values: Values, n: int) -> None:
     upto = sketch(values).shares(n)

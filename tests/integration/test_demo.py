@@ -116,6 +116,7 @@ def test_the_whole_demo_has_all_its_parts_and_learns_redshifts_and_spectra(
     """What else is not reached is in the report's own words."""
     facts = report(capsys, tmp_path / "demo", "--data", str(sample_dir), "--json")
     by_key = {t["key"]: t for t in facts["tokenizers"]}
+    assert facts["seconds"]["all"] < 3600  # eight minutes on two quiet cores
     assert {t["kind"] for t in by_key.values()} >= {"scalar", "coefficients", "spectrum", "image", "scalar_field"}
     assert [key for key, t in by_key.items() if t["percent"] < 10 or t["r2"] < 0.8] == []
     spectra = [t for t in by_key.values() if t["kind"] == "spectrum"]
